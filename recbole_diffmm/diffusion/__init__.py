@@ -1,0 +1,17 @@
+"""Diffusion over users' interaction rows: noise, denoise, generate. Imports torch alone."""
+
+from recbole_diffmm.diffusion.denoiser import Denoiser
+from recbole_diffmm.diffusion.gaussian import GaussianDiffusion
+from recbole_diffmm.diffusion.generation import HiddenSpaceSampler, top_items
+from recbole_diffmm.diffusion.losses import elbo_loss, msi_loss
+from recbole_diffmm.diffusion.schedule import NoiseSchedule
+
+__all__ = [
+    "Denoiser",
+    "GaussianDiffusion",
+    "HiddenSpaceSampler",
+    "NoiseSchedule",
+    "elbo_loss",
+    "msi_loss",
+    "top_items",
+]

@@ -1,0 +1,39 @@
+"""Message passing as sparse-dense products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_diffmm.graph.adjacency import SparseAdjacency
+
+
+class _SparseProduct(torch.autograd.Function):
+    """``A x`` whose backward pass multiplies by a stored ``A^T``: autograd's own would transpose anew in every step."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
+        ctx.transpose = transpose
+        # Sparse products have no half-precision kernels everywhere: under autocast they stay in float32.
+        with torch.autocast(x.device.type, enabled=False):
+            return matrix @ x.to(matrix.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None, Tensor]:  # type: ignore[override]
+        return None, None, ctx.transpose @ grad_outputs[0].contiguous()
+
+
+def propagate(adj: SparseAdjacency, x: Tensor) -> Tensor:
+    """Return ``adj @ x`` for node rows ``x (N, D)``, differentiable in ``x``."""
+    return _SparseProduct.apply(adj.matrix, adj.transpose, x)
+
+
+def sum_over_layers(adj: SparseAdjacency, x: Tensor, n_layers: int) -> Tensor:
+    r"""Return :math:`\sum_{l=0}^{L} A^l x` for node rows ``x (N, D)`` (LightGCN's combination with equal weights)."""
+    total = x
+    for _ in range(n_layers):
+        x = propagate(adj, x)
+        total = total + x
+    return total

@@ -1,0 +1,1 @@
+"""Models: one paper, one file, named like its class in lower case."""

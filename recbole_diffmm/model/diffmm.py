@@ -1,0 +1,368 @@
+"""DiffMM: Multi-Modal Diffusion Model for Recommendation (ACM MM 2024, arXiv 2406.11781)."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_diffmm.data.history import History
+from recbole_diffmm.diffusion import (
+    Denoiser,
+    GaussianDiffusion,
+    HiddenSpaceSampler,
+    NoiseSchedule,
+    elbo_loss,
+    msi_loss,
+    top_items,
+)
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.graph import (
+    SparseAdjacency,
+    bipartite_edges,
+    build_adjacency,
+    drop_edges,
+    propagate,
+    sum_over_layers,
+)
+from recbole_diffmm.model.base import MultimodalRecommender
+from recbole_diffmm.model.losses import bpr_loss, infonce_loss, squared_norm
+from recbole_diffmm.model.projection import build_projection
+from recbole_diffmm.model.settings import ModelSettings
+
+Weight = Annotated[float, Field(ge=0)]
+ProjectionKind = Literal["leaky_matrix", "linear"]
+
+
+class DiffMMConfig(ModelSettings):
+    """Hyper-parameters of :class:`DiffMM`; the defaults are the reference's."""
+
+    embedding_size: PositiveInt = Field(64, description="width D of all embeddings")
+    n_layers: Annotated[int, Field(ge=0)] = Field(1, description="propagation layers L over the user-item graph")
+    projection: ProjectionKind | dict[str, ProjectionKind] = Field(
+        "leaky_matrix", description="how features enter: LeakyReLU(X W) or X W + b; one word, or one per modality"
+    )
+    contrast: Literal["modality", "main", "none"] = Field(
+        "modality", description="what the contrastive views are held against: each other, the main view, nothing"
+    )
+    cl_weight: Weight = Field(0.1, description="weight of the contrastive loss")
+    temperature: PositiveFloat = Field(0.5, description="temperature of the contrastive loss")
+    reg_weight: Weight = Field(1e-5, description="weight of the squared norms of both embedding tables")
+    residual_weight: Weight = Field(0.5, description="weight of the normalised fused row added to the output")
+    generated_graph_weight: Weight = Field(0.2, description="weight of the generated graphs in the main view")
+    use_generated_graph: bool = Field(
+        True, description="false: the ablation without diffusion; contrastive views then use the observed graph"
+    )
+    edge_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5, description="probability to drop an entry of a generated graph, one draw per epoch"
+    )
+    eval_graph: Literal["full", "dropped"] = Field(
+        "full", description="generated graphs used for scoring: all edges, or the epoch's draw as the reference does"
+    )
+    rebuild_k: PositiveInt = Field(1, description="generated edges per user and modality")
+    msi_weight: Weight = Field(0.1, description="weight of modality-aware signal injection; 0 is the ablation")
+    denoiser_hidden_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
+        [1000], description="hidden widths of a denoiser, innermost first"
+    )
+    time_embedding_size: Annotated[int, Field(ge=2)] = Field(10, description="width of the step's embedding")
+    denoiser_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="dropout on a denoiser's input")
+    normalize_input: bool = Field(False, description="scale a denoiser's input rows to unit norm")
+    denoiser_learning_rate: PositiveFloat = Field(1e-3, description="learning rate of the denoisers' Adam")
+    denoiser_batch_size: PositiveInt = Field(1024, description="users per batch while denoising and generating")
+    steps: PositiveInt = Field(5, description="diffusion steps T")
+    noise_scale: PositiveFloat = Field(0.1, description="factor on the noise bounds")
+    noise_min: PositiveFloat = Field(1e-4, description="lower noise bound")
+    noise_max: PositiveFloat = Field(0.02, description="upper noise bound")
+    sampling_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="noise steps added to a history before generating; 0 starts from the history itself"
+    )
+    sampling_noise: bool = Field(False, description="add noise in the reverse process instead of following its mean")
+
+
+class DiffMM(MultimodalRecommender):
+    r"""Modality-aware graphs by diffusion over users' histories, aligned by contrast (arXiv 2406.11781).
+
+    Main view, with the observed graph ``A``, generated graphs :math:`A_m`, embeddings :math:`E_u, E_i`, normalised
+    projected features :math:`F_m` and modality weights :math:`\kappa = \mathrm{softmax}(\cdot)` (eq. 12 to 14):
+
+    .. math::
+        Z_m &= A[E_u; F_m] + A\big[(A[E_u; F_m])_U; E_i\big] + \lambda A_m [E_u; E_i] \\
+        out &= \sum_{l=0}^{L} A^l Z + \omega\,\mathrm{normalize}(Z), \qquad Z = \sum_m \kappa_m Z_m
+
+    The weights sum to one, so that the first two terms need a single propagation of the mean features whatever the
+    number of modalities. Contrastive view: :math:`C_m = \sum_l A^l (A_m [E_u; F_m])`.
+
+    Where paper and reference implementation differ, the reference is followed because the published figures are its.
+    The trainer trains one denoiser per modality at the start of an epoch (:meth:`denoiser_loss`), lets them choose new
+    edges (:meth:`rebuild_graphs`) and then runs ranking batches (``calculate_loss``).
+    """
+
+    config_class: ClassVar[type[ModelSettings]] = DiffMMConfig
+    loss_names = ("bpr", "reg", "contrast")
+    settings: DiffMMConfig
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        s = self.settings
+        if s.rebuild_k > self.item_count:
+            raise UserError(f"rebuild_k={s.rebuild_k} is larger than the catalogue of {self.item_count} items")
+        if s.sampling_steps > s.steps:
+            raise UserError(f"sampling_steps={s.sampling_steps} is larger than steps={s.steps}")
+        self.train_batch_size: int = config["train_batch_size"]
+        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, s.embedding_size)))
+        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, s.embedding_size)))
+        self.projections = nn.ModuleDict(
+            {
+                name: build_projection(kind, self.features(name).shape[1], s.embedding_size)
+                for name, kind in self._projection_kinds().items()
+            }
+        )
+        self.modal_weight = nn.Parameter(torch.full((len(self.modality_names),), 1.0 / len(self.modality_names)))
+        self.denoisers = nn.ModuleDict()
+        self.history = History(self.train_users, self.train_items, self.user_count, self.item_count)
+        self.diffusion = GaussianDiffusion(NoiseSchedule(s.steps, s.noise_scale, s.noise_min, s.noise_max))
+        self._adj: SparseAdjacency | None = None
+        self._generated_adj: dict[tuple[str, bool], SparseAdjacency] = {}
+        if s.use_generated_graph:
+            self._add_denoisers()
+
+    def _projection_kinds(self) -> dict[str, str]:
+        kind = self.settings.projection
+        if isinstance(kind, str):
+            return dict.fromkeys(self.modality_names, kind)
+        missing = [name for name in self.modality_names if name not in kind]
+        if missing:
+            raise UserError(f"projection names no kind for the modality {missing[0]!r}: give one word, or one for each")
+        return {name: kind[name] for name in self.modality_names}
+
+    def _add_denoisers(self) -> None:
+        s = self.settings
+        n_entries = 2 * self.user_count * s.rebuild_k + self.user_count + self.item_count
+        # Until the first generation each user points to the same items: a placeholder of the right shape.
+        placeholder = torch.arange(s.rebuild_k).repeat(self.user_count, 1)
+        for name in self.modality_names:
+            self.denoisers[name] = Denoiser(
+                self.item_count, s.denoiser_hidden_sizes, s.time_embedding_size, s.denoiser_dropout, s.normalize_input
+            )
+            # Persistent: prediction needs the graphs of the epoch that the weights come from.
+            self.register_buffer(f"generated_items_{name}", placeholder.clone())  # (U, k)
+            self.register_buffer(f"kept_entries_{name}", torch.ones(n_entries, dtype=torch.bool))
+
+    # ---- graphs
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes ``N = U + I``."""
+        return self.user_count + self.item_count
+
+    @property
+    def adj(self) -> SparseAdjacency:
+        """The observed graph ``A``, built on first use on the device of the interactions."""
+        if self._adj is None or self._adj.matrix.device != self.train_users.device:
+            edges = bipartite_edges(self.train_users, self.train_items, self.user_count, self.item_count)
+            self._adj = build_adjacency(*edges, self.n_nodes, symmetric=True)
+        return self._adj
+
+    def generated_items(self, name: str) -> Tensor:
+        """Items ``(U, k)`` that the diffusion of the modality ``name`` chose for each user."""
+        return self.get_buffer(f"generated_items_{name}")
+
+    def generated_adj(self, name: str) -> SparseAdjacency:
+        """The graph :math:`A_m` of the modality ``name``, dropped while training and as ``eval_graph`` says otherwise."""
+        dropped = self.settings.edge_dropout > 0 and (self.training or self.settings.eval_graph == "dropped")
+        key = (name, dropped)
+        if key not in self._generated_adj:
+            items = self.generated_items(name)
+            users = torch.arange(self.user_count, device=items.device).repeat_interleave(items.shape[1])
+            index, weight = bipartite_edges(users, items.flatten(), self.user_count, self.item_count)
+            if dropped:
+                keep = self.get_buffer(f"kept_entries_{name}")
+                index, weight = drop_edges(index, weight, keep, self.settings.edge_dropout)
+            self._generated_adj[key] = build_adjacency(index, weight, self.n_nodes, symmetric=not dropped)
+        return self._generated_adj[key]
+
+    def set_generated_items(self, name: str, items: Tensor, keep: Tensor | None = None) -> None:
+        """Replace the generated graph of one modality.
+
+        Args:
+            name: the modality.
+            items: ``(U, k)`` the new edges.
+            keep: which entries of the graph survive dropping; drawn with probability ``1 - edge_dropout`` if not given.
+        """
+        kept = self.get_buffer(f"kept_entries_{name}")
+        self.generated_items(name).copy_(items)
+        if keep is None:
+            keep = torch.rand(kept.shape, device=kept.device) >= self.settings.edge_dropout
+        kept.copy_(keep)
+        self.invalidate()
+
+    def invalidate(self) -> None:
+        """Forget cached rows and the adjacency of the generated graphs."""
+        super().invalidate()
+        self._generated_adj = {}
+
+    # ---- views
+
+    def project(self, name: str) -> Tensor:
+        """Projected features ``(I, D)`` of the modality ``name``, not normalised."""
+        return self.projections[name](self.features(name))
+
+    def _main_view(self, projected: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        s = self.settings
+        kappa = dict(zip(self.modality_names, torch.softmax(self.modal_weight, dim=0), strict=True))
+        mean_features = torch.stack([kappa[name] * projected[name] for name in projected]).sum(dim=0)
+        first = propagate(self.adj, torch.cat([self.user_embedding, mean_features]))  # (N, D)
+        second = propagate(self.adj, torch.cat([first[: self.user_count], self.item_embedding]))
+        fused = first + second
+        if s.use_generated_graph and s.generated_graph_weight > 0:
+            ids = torch.cat([self.user_embedding, self.item_embedding])
+            for name in self.modality_names:
+                weight = s.generated_graph_weight * kappa[name]
+                fused = fused + weight * propagate(self.generated_adj(name), ids)
+        out = sum_over_layers(self.adj, fused, s.n_layers) + s.residual_weight * F.normalize(fused)
+        return out[: self.user_count], out[self.user_count :]
+
+    def _contrastive_view(self, name: str, projected: Tensor) -> tuple[Tensor, Tensor]:
+        adj = self.generated_adj(name) if self.settings.use_generated_graph else self.adj
+        x = propagate(adj, torch.cat([self.user_embedding, projected]))
+        x = sum_over_layers(self.adj, x, self.settings.n_layers)
+        return x[: self.user_count], x[self.user_count :]
+
+    def normalized_features(self) -> dict[str, Tensor]:
+        """Rows :math:`F_m` of unit norm, ``(I, D)`` per modality."""
+        return {name: F.normalize(self.project(name)) for name in self.modality_names}
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Return the main view: users ``(U, D)`` and items ``(I, D)``."""
+        return self._main_view(self.normalized_features())
+
+    def contrastive_views(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return :math:`C_m` per modality: users ``(U, D)`` and items ``(I, D)``."""
+        return {name: self._contrastive_view(name, x) for name, x in self.normalized_features().items()}
+
+    # ---- ranking
+
+    def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
+        """Return the terms named in :attr:`loss_names` for a batch of (user, positive, negative)."""
+        s = self.settings
+        self.invalidate_rows()
+        users = interaction[self.USER_ID] - 1
+        positives = interaction[self.ITEM_ID] - 1
+        negatives = interaction[self.NEG_ITEM_ID] - 1
+        projected = self.normalized_features()
+        main = self._main_view(projected)
+        user_rows = main[0][users]
+        bpr = bpr_loss(
+            (user_rows * main[1][positives]).sum(dim=1),
+            (user_rows * main[1][negatives]).sum(dim=1),
+            self.train_batch_size,
+        )
+        reg = s.reg_weight * squared_norm(self.user_embedding, self.item_embedding)
+        if s.contrast == "none" or s.cl_weight == 0:
+            return bpr, reg, bpr.new_zeros(())
+        views = [self._contrastive_view(name, x) for name, x in projected.items()]
+        pairs = combinations(views, 2) if s.contrast == "modality" else [(main, view) for view in views]
+        terms = [
+            infonce_loss(a[0], b[0], users, s.temperature) + infonce_loss(a[1], b[1], positives, s.temperature)
+            for a, b in pairs
+        ]
+        contrast = torch.stack(terms).sum() if terms else bpr.new_zeros(())  # one modality has nothing to pair with
+        return bpr, reg, s.cl_weight * contrast
+
+    def invalidate_rows(self) -> None:
+        """Forget cached rows alone: a step changes parameters, not graphs."""
+        self._cached = None
+
+    # ---- diffusion
+
+    def recommender_parameters(self) -> list[nn.Parameter]:
+        """Parameters that the ranking optimiser steps: all but the denoisers'."""
+        return [p for name, p in self.named_parameters() if not name.startswith("denoisers.")]
+
+    def injection_targets(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Constants of modality-aware signal injection during an epoch.
+
+        Returns:
+            Projected features ``(I, D)`` per modality and :math:`R E_i` ``(U, D)``, the sums of the item embeddings of
+            all histories; both without gradient.
+        """
+        with torch.no_grad():
+            projected = {name: self.project(name) for name in self.modality_names}
+            items, offsets = self.history.sparse_rows(torch.arange(self.user_count, device=self.train_users.device))
+            sums = F.embedding_bag(items, self.item_embedding, offsets, mode="sum")
+        return projected, sums
+
+    def denoiser_loss(
+        self, name: str, x_start: Tensor, t: Tensor, noise: Tensor, projected: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of one denoiser on a batch of users, each ``(B,)``: reconstruction and signal injection, unweighted.
+
+        Args:
+            name: the modality.
+            x_start: ``(B, I)`` histories.
+            t: ``(B,)`` steps.
+            noise: ``(B, I)`` standard normal noise.
+            projected: ``(I, D)`` and
+            target: ``(B, D)``, from :meth:`injection_targets`.
+        """
+        pred = self.denoisers[name](self.diffusion.q_sample(x_start, t, noise), t)
+        return elbo_loss(self.diffusion.schedule, pred, x_start, t), msi_loss(pred, projected, target)
+
+    @torch.no_grad()
+    def generate(self, name: str) -> Tensor:
+        """Return the items ``(U, k)`` that the reverse process of one modality ranks first for every user."""
+        s = self.settings
+        denoiser = self.denoisers[name]
+        denoiser.eval()
+        hidden = HiddenSpaceSampler.applies(denoiser, s.sampling_noise)
+        sampler = HiddenSpaceSampler(denoiser, self.diffusion.schedule) if hidden else None
+        device = self.train_users.device
+        chosen = []
+        for users in torch.arange(self.user_count, device=device).split(s.denoiser_batch_size):
+            start = self._generation_start(users) if s.sampling_steps > 0 or sampler is None else None
+            if sampler is None:
+                scores = self.diffusion.p_sample_loop(denoiser, start, sampling_noise=s.sampling_noise)
+            else:
+                scores = sampler.scores(*self.history.sparse_rows(users), noisy_rows=start)
+            chosen.append(top_items(scores, s.rebuild_k))
+        return torch.cat(chosen)
+
+    def _generation_start(self, users: Tensor) -> Tensor:
+        """Rows ``(B, I)`` from which the reverse process starts."""
+        rows = self.history.rows(users)
+        if self.settings.sampling_steps == 0:
+            return rows
+        t = torch.full_like(users, self.settings.sampling_steps - 1)
+        return self.diffusion.q_sample(rows, t, torch.randn_like(rows))
+
+    def rebuild_graphs(self) -> dict[str, dict[str, float]]:
+        """Generate every modality's graph anew and return :meth:`graph_diagnostics`."""
+        for name in self.denoisers:
+            self.set_generated_items(name, self.generate(name))
+        return self.graph_diagnostics()
+
+    def graph_diagnostics(self) -> dict[str, dict[str, float]]:
+        """Describe the generated graphs, because a denoiser can collapse onto few items without any loss showing it.
+
+        Returns:
+            Per modality: ``known_share``, the share of edges that the user's history already has; ``distinct_items``,
+            how many items the edges reach; ``top_item_share``, the share of edges to the most frequent one.
+        """
+        observed = torch.sort(self.train_users * self.item_count + self.train_items).values
+        result = {}
+        for name in self.denoisers:
+            items = self.generated_items(name)
+            users = torch.arange(self.user_count, device=items.device).unsqueeze(1)
+            key = (users * self.item_count + items).flatten()
+            position = torch.searchsorted(observed, key).clamp(max=observed.numel() - 1)
+            counts = torch.bincount(items.flatten(), minlength=self.item_count)
+            result[name] = {
+                "known_share": (observed[position] == key).float().mean().item(),
+                "distinct_items": float((counts > 0).sum().item()),
+                "top_item_share": counts.max().item() / key.numel(),
+            }
+        return result

@@ -1,0 +1,72 @@
+"""When things happen in DiffMM: denoisers, then graphs, then ranking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.trainer import Trainer
+from torch import Tensor
+
+from recbole_diffmm.model.diffmm import DiffMM
+from recbole_diffmm.trainer.base import RunTrainer
+
+
+class DiffMMTrainer(RunTrainer, Trainer):
+    """RecBole's trainer with DiffMM's two phases before each epoch's ranking batches."""
+
+    model: DiffMM
+
+    def __init__(self, config: Any, model: DiffMM) -> None:
+        super().__init__(config, model)
+        self.denoiser_optimizers = {
+            name: torch.optim.Adam(
+                denoiser.parameters(),
+                lr=model.settings.denoiser_learning_rate,
+                fused=model.device.type in {"cpu", "cuda"},
+            )
+            for name, denoiser in model.denoisers.items()
+        }
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        kwargs.setdefault("params", self.model.recommender_parameters())
+        return super()._build_optimizer(**kwargs)
+
+    def on_epoch_start(self, train_data: Any, epoch_idx: int) -> dict[str, float]:
+        """Train the denoisers for one pass over all users and rebuild the generated graphs."""
+        if not self.denoiser_optimizers:
+            return {}
+        with self.phase("denoisers"):
+            losses = self._train_denoisers()
+        with self.phase("generation"):
+            self.diagnostics = self.model.rebuild_graphs()
+        return losses
+
+    def _train_denoisers(self) -> dict[str, float]:
+        model, settings = self.model, self.model.settings
+        model.train()
+        projected, targets = model.injection_targets()
+        batches = torch.randperm(model.user_count, device=targets.device).split(settings.denoiser_batch_size)
+        sums: dict[str, Tensor] = {}
+        for users in batches:
+            x_start = model.history.rows(users)
+            for name, optimizer in self.denoiser_optimizers.items():
+                t = torch.randint(settings.steps, users.shape, device=users.device)
+                noise = torch.randn_like(x_start)
+                elbo, msi = model.denoiser_loss(name, x_start, t, noise, projected[name], targets[users])
+                terms = {f"elbo_{name}": elbo.mean(), f"msi_{name}": settings.msi_weight * msi.mean()}
+                optimizer.zero_grad(set_to_none=True)
+                torch.stack(list(terms.values())).sum().backward()
+                optimizer.step()
+                for key, value in terms.items():
+                    sums[key] = sums.get(key, 0) + value.detach()
+        return {key: value.item() / len(batches) for key, value in sums.items()}
+
+    def extra_state(self) -> dict[str, Any]:
+        """Optimiser states of the denoisers."""
+        return {name: optimizer.state_dict() for name, optimizer in self.denoiser_optimizers.items()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`extra_state` gave."""
+        for name, optimizer in self.denoiser_optimizers.items():
+            optimizer.load_state_dict(state[name])
