@@ -1,0 +1,1 @@
+"""Files to aligned tensors: interactions, splits, and any number of item modalities."""

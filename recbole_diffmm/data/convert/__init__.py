@@ -1,0 +1,1 @@
+"""Converters to RecBole's atomic files, one module per source format."""

@@ -1,0 +1,117 @@
+"""RecBole's dataset with item modalities."""
+
+from __future__ import annotations
+
+import hashlib
+from difflib import get_close_matches
+from logging import getLogger
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from recbole.data.dataset import Dataset
+
+from recbole_diffmm.data.features import ModalitySpec, hash_files, load_modality, require_file, select_modalities
+from recbole_diffmm.data.modality import ModalityFeatures
+from recbole_diffmm.errors import UserError
+
+
+class MultimodalDataset(Dataset):
+    """RecBole's dataset plus the features of its items, one entry per modality.
+
+    The dataset's YAML lists the modalities, under any names; paths are relative to the dataset's folder::
+
+        modalities:
+          text: {features: text_feat.npy, ids: item_ids.txt}
+
+    Features are read after RecBole has filtered and remapped the ids, so they never change the vocabulary.
+
+    Attributes:
+        modalities: dict of :class:`ModalityFeatures`, in the order of ``use_modalities`` or else of the YAML.
+
+    Raises:
+        UserError: a file is missing, empty or does not fit, or a model that needs a modality gets none.
+    """
+
+    modalities: dict[str, ModalityFeatures]
+
+    def _data_processing(self) -> None:
+        super()._data_processing()
+        tokens = self.field2id_token[self.iid_field]
+        self._specs: list[ModalitySpec] = select_modalities(
+            self.config["modalities"], self.config["use_modalities"], Path(self.dataset_path), self.dataset_name
+        )
+        if not self._specs and getattr(self.config.model_class, "uses_modalities", False):
+            raise UserError(
+                f"model {self.config['model']} needs at least one modality and dataset {self.dataset_name} gives none; "
+                "list them under 'modalities' in its YAML, and check use_modalities"
+            )
+        self.modalities = {spec.name: load_modality(spec, tokens, self.dataset_name) for spec in self._specs}
+
+    def training_interactions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The user and item ids of this split's interactions (call it on the training split).
+
+        Returns:
+            Two int64 tensors of one length, RecBole's ids (1 and up; 0 is PAD).
+        """
+        return self.inter_feat[self.uid_field].long(), self.inter_feat[self.iid_field].long()
+
+    def feature_hashes(self) -> dict[str, str]:
+        """SHA-256 per modality over its feature file and id file, as hexadecimal digits."""
+        return {spec.name: hash_files(spec.features, spec.ids) for spec in self._specs}
+
+    def data_hash(self) -> str:
+        """SHA-256 of this dataset's interactions as raw ids, whatever their order; see :func:`interaction_hash`."""
+        return interaction_hash(self)
+
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
+        # RecBole reads an empty file as a pandas error, and one without rows as an index error much later
+        folder = Path(dataset_path)
+        suffixes = self.benchmark_filename_list
+        files = [f"{token}.inter"] if suffixes is None else [f"{token}.{suffix}.inter" for suffix in suffixes]
+        for file in files:
+            require_file(folder / file, "interactions")
+        _check_header(folder / files[0], (self.uid_field, self.iid_field))
+        super()._load_inter_feat(token, dataset_path)
+        if len(self.inter_feat) == 0:
+            raise UserError(f"{folder / files[0]} has no interactions below its header")
+
+    def _download(self) -> NoReturn:
+        # RecBole would fetch an archive from the network, or wait for a distributed group that is not there
+        folder = Path(self.dataset_path)
+        known = sorted(p.name for p in folder.parent.glob("*") if p.is_dir()) if folder.parent.is_dir() else []
+        near = get_close_matches(self.dataset_name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "convert it first, see dataset/README.md"
+        raise UserError(f"dataset {self.dataset_name} is not in {folder.parent}: {folder} does not exist; {hint}")
+
+
+def interaction_hash(dataset: Dataset) -> str:
+    """SHA-256 of a dataset's interactions as raw ids, the same for any order of rows and ids.
+
+    Args:
+        dataset: Any RecBole dataset with user and item ids, whole or one split of it.
+
+    Returns:
+        Hexadecimal digits.
+    """
+    users, items = (_raw_ids(dataset, field) for field in (dataset.uid_field, dataset.iid_field))
+    pairs = np.sort(np.char.add(np.char.add(users, "\t"), items))
+    digest = hashlib.sha256()
+    for start in range(0, len(pairs), 1 << 20):
+        digest.update("\n".join([*pairs[start : start + (1 << 20)].tolist(), ""]).encode())
+    return digest.hexdigest()
+
+
+def _raw_ids(dataset: Dataset, field: str) -> np.ndarray:
+    values: Any = dataset.inter_feat[field]
+    return np.asarray(dataset.field2id_token[field]).astype(str)[np.asarray(values).astype(np.int64)]
+
+
+def _check_header(path: Path, fields: tuple[str, str]) -> None:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        columns = [column.rpartition(":")[0] for column in file.readline().rstrip("\r\n").split("\t")]
+    for field in fields:
+        if field not in columns:
+            getLogger(__name__).debug(f"columns of {path}: {columns}")
+            raise UserError(f"{path} has no column {field}:token in its first line; name it so, or set the id fields")
