@@ -72,7 +72,8 @@ class Denoiser(nn.Module):
 
     def embed_time(self, t: Tensor) -> Tensor:
         """Contribution of the steps ``t (B,)`` to the first hidden layer, ``(B, H)``."""
-        return self.input_time_layer(self.time_layer(sinusoidal_embedding(t, self.time_embedding_size)))
+        embedding = sinusoidal_embedding(t, self.time_embedding_size).to(self.time_layer.weight.dtype)
+        return self.input_time_layer(self.time_layer(embedding))
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Return ``pred_x_start (B, I)`` for noisy rows ``x_t (B, I)`` at steps ``t (B,)``."""
