@@ -1,0 +1,503 @@
+"""The configuration of a run: RecBole's, from typed sources only, closed against unknown and mistyped keys."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import recbole
+import torch
+import yaml
+from recbole.config.configurator import Config as RecBoleConfig
+from recbole.utils import EvaluatorType, InputType, ModelType
+
+from recbole_diffmm import registry
+from recbole_diffmm.errors import UserError
+
+_RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
+COMMAND_LINE = "the command line"
+CALL = "config_dict"
+
+# Keys that RecBole reads without giving them a default in its properties.
+_UNLISTED = frozenset(
+    "model dataset config_files encoding loss_type wandb_project log_wandb nproc world_size ip port offset local_rank "
+    "single_spec verbose training_neg_sample_num neg_sampling benchmark_filename reg_weight "
+    "user_inter_num_interval item_inter_num_interval MODEL_TYPE".split()
+)
+# Where RecBole's words allow more than the type of the default.
+_ALSO: dict[str, tuple[type, ...]] = {"metrics": (str,), "topk": (int,), "gpu_id": (int,)}
+# What only a running process has; rebuilt by `from_plain`.
+_ENUMS: dict[str, type[Enum]] = {"MODEL_TYPE": ModelType, "MODEL_INPUT_TYPE": InputType, "eval_type": EvaluatorType}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one YAML file of keys and values.
+
+    Raises:
+        UserError: the file is missing, is no YAML, or holds something other than keys and values.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UserError(f"config file {path}: {reason.lower()}; give the path of a readable YAML file") from None
+    try:
+        content = yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise UserError(f"config file {path}{line}: not valid YAML ({problem})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"config file {path}: expected lines of 'key: value', got {type(content).__name__}")
+    return {str(key): value for key, value in content.items()}
+
+
+def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
+    """Turn `--key=value` arguments into typed values, read as YAML: 1e-4 is a float, [1, 2] a list, true a bool.
+
+    Raises:
+        UserError: an argument has another form, is no YAML, or gives a key twice with different values.
+    """
+    values: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not equals or not key:
+            raise UserError(f"cannot read argument {argument!r}; write --key=value")
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError:
+            raise UserError(
+                f"cannot read the value of --{key}={text} as YAML; quote it as you would in a file"
+            ) from None
+        if key in values and values[key] != value:
+            raise UserError(f"--{key} is given twice, as {values[key]!r} and {value!r}; give it once")
+        values[key] = value
+    return values
+
+
+def properties_dir() -> Path:
+    """The folder of this package's `properties`: at the top of a clone, inside an installed package.
+
+    Raises:
+        UserError: neither is there, so the installation is broken.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "properties", package.parent / "properties"):
+        if (folder / "overall.yaml").is_file():
+            return folder
+    raise UserError("properties/overall.yaml is missing from the installation; reinstall recbole-diffmm")
+
+
+def property_folders() -> list[Path]:
+    """Folders searched for properties, weakest first: the package's, then `properties/` of the current folder."""
+    folders = [properties_dir(), Path.cwd() / "properties"]
+    return folders[:1] if folders[0].samefile(folders[1]) else folders if folders[1].is_dir() else folders[:1]
+
+
+def _property_layers(kind: str, name: str) -> list[tuple[str, dict[str, Any]]]:
+    paths = [folder / kind / f"{name}.yaml" for folder in property_folders()]
+    return [(_shown(path), read_yaml(path)) for path in paths if path.is_file()]
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+@lru_cache(maxsize=1)
+def _recbole_defaults() -> dict[str, Any]:
+    return {
+        **read_yaml(_RECBOLE_PROPERTIES / "dataset" / "sample.yaml"),
+        **read_yaml(_RECBOLE_PROPERTIES / "overall.yaml"),
+    }
+
+
+@lru_cache(maxsize=None)
+def _recbole_model(name: str) -> dict[str, Any]:
+    path = _RECBOLE_PROPERTIES / "model" / f"{name}.yaml"
+    return read_yaml(path) if path.is_file() and registry.is_own(name) is False else {}
+
+
+def named_model(model: Any, files: Sequence[str] | None, values: Mapping[str, Any] | None) -> str | None:
+    """The name of the model that a call of RecBole's means: its argument, or the key `model` of dict or files."""
+    if model is None and values:
+        model = values.get("model")
+    if model is None:
+        for file in files or ():
+            model = read_yaml(Path(file)).get("model", model)
+    if isinstance(model, type):
+        return model.__name__
+    return model
+
+
+class Config(RecBoleConfig):
+    """RecBole's configuration, read from typed sources and refusing what it does not know.
+
+    The strongest source wins: `overrides`, `config_dict`, `config_file_list` (later files win),
+    `properties/dataset/<dataset>.yaml`, `properties/model/<model>.yaml`, `properties/overall.yaml`, RecBole's defaults.
+    No value is evaluated as code, and the arguments of the surrounding process are not read.
+
+    Args:
+        model: name or class; None takes the key `model` of the sources.
+        dataset: name; None takes the key `dataset` of the sources.
+        config_file_list: YAML files.
+        config_dict: typed values.
+        overrides: typed values that win over all others, as :func:`parse_overrides` gives them.
+
+    Raises:
+        UserError: an unknown, mistyped or missing key, model or file; the message names where it stands.
+    """
+
+    def __init__(
+        self,
+        model: str | type | None = None,
+        dataset: str | None = None,
+        config_file_list: Sequence[str | Path] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._layers: list[tuple[str, dict[str, Any]]] = []
+        for file in config_file_list or ():
+            self._layers.append((str(file), read_yaml(Path(file))))
+        self._layers.append((CALL, copy.deepcopy(dict(config_dict or {}))))
+        self._layers.append((COMMAND_LINE, copy.deepcopy(dict(overrides or {}))))
+        try:
+            super().__init__(model, dataset)
+        except (KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(self._told(error)) from None
+        self._check_values()
+
+    # RecBole's steps, in its order ---------------------------------------------------------------------------------
+
+    def _init_parameters_category(self) -> None:
+        super()._init_parameters_category()
+        # RecBole appends to these lists, which are module globals.
+        self.parameters = {name: list(keys) for name, keys in self.parameters.items()}
+
+    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
+        return _Loader
+
+    def _load_config_files(self, file_list: Any) -> dict[str, Any]:
+        return _merged(layer for layer in self._layers if layer[0] not in {CALL, COMMAND_LINE})
+
+    def _load_variable_config_dict(self, config_dict: Any) -> dict[str, Any]:
+        return dict(self._layers[-2][1])
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return dict(self._layers[-1][1])
+
+    def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
+        model = model if model is not None else self.external_config_dict.get("model")
+        dataset = dataset if dataset is not None else self.external_config_dict.get("dataset")
+        for name, value in (("model", model), ("dataset", dataset)):
+            if value is None:
+                raise UserError(f"no {name} is given; name it as an argument, in a config file or as --{name}=NAME")
+        if isinstance(model, type):
+            return model.__name__, model, str(dataset)
+        model_class = registry.get_model(str(model))
+        return str(model), model_class, str(dataset)
+
+    def _load_internal_config_dict(self, model: str, model_class: Any, dataset: str) -> None:
+        if getattr(model_class, "type", None) not in {ModelType.GENERAL, ModelType.TRADITIONAL}:
+            raise UserError(f"{model} is no general recommender; run it by RecBole's own run_recbole(model={model!r})")
+        folders = property_folders()
+        ours = [
+            (_shown(path), read_yaml(path))
+            for path in (folder / "overall.yaml" for folder in folders)
+            if path.is_file()
+        ]
+        of_model = _property_layers("model", model)
+        of_dataset = _property_layers("dataset", dataset)
+        self._defaults = _merged([("", _recbole_defaults()), *ours[:1], ("", _recbole_model(model))])
+        self._check_keys([*ours[1:], *of_model, *of_dataset, *self._layers])
+        layers = [("RecBole", _recbole_defaults()), *ours, ("RecBole", _recbole_model(model)), *of_model, *of_dataset]
+        self.internal_config_dict = copy.deepcopy(_merged(layers))
+        self.internal_config_dict["MODEL_TYPE"] = model_class.type
+        self._origin = {key: source for source, values in [*layers, *self._layers] for key in values}
+        self._explicit_batch = any("eval_batch_size" in values for _, values in [*of_model, *of_dataset, *self._layers])
+        extra = [key for _, values in of_dataset for key in values if key not in self.parameters["Dataset"]]
+        self.parameters["Dataset"] += extra
+
+    def _set_default_parameters(self) -> None:
+        given = self.final_config_dict["data_path"]
+        super()._set_default_parameters()
+        # RecBole sends "ml-100k" to the copy inside its wheel; here it is a dataset like any other.
+        self.final_config_dict["data_path"] = str(Path(given) / self.dataset)
+
+    def _init_device(self) -> None:
+        if "local_rank" in self.final_config_dict:
+            raise UserError("training on several processes is not supported; remove local_rank, nproc and world_size")
+        super()._init_device()
+        if not self.final_config_dict["use_gpu"]:
+            self.final_config_dict["device"] = torch.device("cpu")
+
+    # Checks --------------------------------------------------------------------------------------------------------
+
+    def _known_keys(self) -> set[str]:
+        settings = getattr(self.model_class, "config_class", None)
+        fields = set(settings.model_fields) if settings is not None else _keys_read_by(self.model_class)
+        return {*self._defaults, *fields, *_UNLISTED, *(key for keys in self.parameters.values() for key in keys)}
+
+    def _check_keys(self, layers: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        known = self._known_keys()
+        own_fields = getattr(getattr(self.model_class, "config_class", None), "model_fields", {})
+        for source, values in layers:
+            for key, value in values.items():
+                if key not in known:
+                    raise UserError(
+                        f"unknown key {key!r} in {source} for model {self.model}{registry.nearest(key, known)}"
+                    )
+                if key in self._defaults and key not in own_fields:
+                    wanted = _mistyped(key, value, self._defaults[key], strict=key not in _recbole_model(self.model))
+                    if wanted:
+                        raise UserError(f"{key} in {source} must be {wanted}, got {_quoted(value)}")
+
+    def _check_values(self) -> None:
+        values = self.final_config_dict
+        for key in ("save_dataset", "save_dataloaders"):
+            if values.get(key):
+                raise UserError(
+                    f"{key} in {self.source(key)} is not supported: RecBole writes pickles there, which can run code "
+                    "when read; set it to false"
+                )
+        if values["metric_decimal_place"] < 6:
+            raise UserError(
+                f"metric_decimal_place in {self.source('metric_decimal_place')} must be at least 6, got "
+                f"{values['metric_decimal_place']}: RecBole rounds before early stopping"
+            )
+        if values["protocol"] not in {"recbole", "paper"}:
+            raise UserError(
+                f"protocol in {self.source('protocol')} must be recbole or paper, got {values['protocol']!r}"
+            )
+        for key in ("eval_users_per_batch", "train_batch_size", "eval_step"):
+            if values[key] < 1:
+                raise UserError(f"{key} in {self.source(key)} must be at least 1, got {values[key]}")
+        for key in ("epochs", "stopping_step", "worker"):
+            if values[key] < 0:
+                raise UserError(f"{key} in {self.source(key)} must not be negative, got {values[key]}")
+        if values["learning_rate"] <= 0:
+            raise UserError(
+                f"learning_rate in {self.source('learning_rate')} must be above 0, got {values['learning_rate']}"
+            )
+        self._check_valid_metric()
+        settings = getattr(self.model_class, "config_class", None)
+        if settings is not None:
+            self._check_settings(settings)
+        registry.require_extras(self)
+
+    def _check_valid_metric(self) -> None:
+        name = str(self.final_config_dict["valid_metric"])
+        known = {
+            f"{metric}@{k}".lower()
+            for metric in self.final_config_dict["metrics"]
+            for k in self.final_config_dict["topk"]
+        }
+        known |= {metric.lower() for metric in self.final_config_dict["metrics"]}
+        if name.lower() not in known:
+            raise UserError(
+                f"valid_metric in {self.source('valid_metric')} is {name}, which metrics and topk do not give"
+                f"{registry.nearest(name, known)}"
+            )
+
+    def _check_settings(self, settings: Any) -> None:
+        from pydantic import ValidationError
+
+        given = {key: self.final_config_dict[key] for key in settings.model_fields if key in self.final_config_dict}
+        try:
+            settings.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = str(first["loc"][0]) if first["loc"] else "?"
+            place = ".".join(map(str, first["loc"])) or key
+            if first["type"] == "missing":
+                raise UserError(
+                    f"{place} of {self.model} is missing; give it in properties/model/{self.model}.yaml"
+                ) from None
+            message = first["msg"].removeprefix("Value error, ")
+            raise UserError(f"{place} in {self.source(key)}: {message}, got {_quoted(first.get('input'))}") from None
+
+    def source(self, key: str) -> str:
+        """Where the value of `key` comes from: a file, "config_dict", "the command line" or "RecBole"."""
+        return self._origin.get(key, "the configuration")
+
+    def _told(self, error: Exception) -> str:
+        text = " ".join(str(error.args[0] if error.args else error).split())
+        return f"{text} (model {getattr(self, 'model', '?')})" if text else type(error).__name__
+
+    # What is known only later --------------------------------------------------------------------------------------
+
+    def locate_data(self) -> None:
+        """Make a bundled dataset where its files are missing and point `data_path` at the dataset's folder."""
+        from recbole_diffmm.data import bundled
+
+        folder = Path(self.final_config_dict["data_path"])
+        prepared = bundled.prepare(self.dataset, folder.parent)
+        if prepared is not None:
+            folder = Path(prepared)
+        self.final_config_dict["data_path"] = str(folder)
+        if not folder.is_dir():
+            known = [*dataset_names(folder.parent)]
+            raise UserError(
+                f"unknown dataset {self.dataset!r}: there is no folder {folder}"
+                f"{registry.nearest(self.dataset, known)} (dataset/README.md says how to get and convert each)"
+            )
+
+    def settle(self, n_items: int) -> None:
+        """Turn `eval_users_per_batch` into RecBole's batch of user-item cells, `n_items` counting PAD.
+
+        Raises:
+            UserError: a cut-off of `topk` is larger than the catalogue.
+        """
+        largest = max(self.final_config_dict["topk"])
+        if largest > n_items - 1:
+            raise UserError(f"topk in {self.source('topk')} asks for {largest} items, {self.dataset} has {n_items - 1}")
+        if self._explicit_batch:
+            return
+        cells = int(self.final_config_dict["eval_users_per_batch"]) * n_items
+        from recbole.model.abstract_recommender import GeneralRecommender
+
+        if self.model_class.full_sort_predict is GeneralRecommender.full_sort_predict:
+            # Scored pair by pair: the batch is what goes through the network at once.
+            cells = min(cells, int(self.final_config_dict["eval_pairs_per_batch"]))
+        self.final_config_dict["eval_batch_size"] = cells
+
+    # Plain values --------------------------------------------------------------------------------------------------
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as JSON values, for checkpoints and records."""
+        return plain_config(self)
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Config:
+        """Rebuild a configuration from what :meth:`plain` gave, on this machine's device.
+
+        Raises:
+            UserError: the values name a model that does not exist here.
+        """
+        return cast(Config, _rebuilt(cls, values))
+
+
+def dataset_names(data_path: str | Path) -> list[str]:
+    """Names of the datasets that have properties or a folder under `data_path`."""
+    names = {path.stem for folder in property_folders() for path in (folder / "dataset").glob("*.yaml")}
+    if Path(data_path).is_dir():
+        names |= {path.name for path in Path(data_path).iterdir() if path.is_dir()}
+    return sorted(names)
+
+
+def plain_config(config: RecBoleConfig) -> dict[str, Any]:
+    """Any RecBole configuration as JSON values."""
+    return {key: _plain(value) for key, value in config.final_config_dict.items()}
+
+
+def config_from_plain(values: Mapping[str, Any]) -> RecBoleConfig:
+    """The configuration that `plain_config` was given, of the same class."""
+    return _rebuilt(Config if "protocol" in values else RecBoleConfig, values)
+
+
+def _rebuilt(kind: type[RecBoleConfig], values: Mapping[str, Any]) -> RecBoleConfig:
+    config = kind.__new__(kind)
+    config.compatibility_settings()
+    RecBoleConfig._init_parameters_category(config)
+    config.parameters = {name: list(keys) for name, keys in config.parameters.items()}
+    restored = json.loads(json.dumps(dict(values)))
+    for key, enum in _ENUMS.items():
+        if isinstance(restored.get(key), str):
+            restored[key] = enum[restored[key]]
+    available = torch.cuda.is_available() and restored.get("use_gpu", True)
+    restored["device"] = torch.device("cuda" if available else "cpu")
+    config.model, config.dataset = restored["model"], restored["dataset"]
+    from recbole.utils import utils
+
+    own = registry.is_own(config.model) or kind is not RecBoleConfig
+    config.model_class = registry.get_model(config.model) if own else utils.get_model(config.model)
+    config.external_config_dict = {}
+    config.internal_config_dict = {}
+    config.final_config_dict = restored
+    config._layers = []
+    config._origin = dict.fromkeys(restored, "the checkpoint")
+    config._explicit_batch = True  # settled when it was written
+    return config
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.name
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value)
+
+
+def _merged(layers: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for _, values in layers:
+        merged.update(values)
+    return merged
+
+
+@lru_cache(maxsize=None)
+def _keys_read_by(model_class: type) -> frozenset[str]:
+    """Keys that a model's source reads from its configuration: RecBole's YAML does not list them all."""
+    import inspect
+
+    keys: set[str] = set()
+    for base in model_class.__mro__:
+        if base.__module__.startswith("recbole") or base is model_class:
+            try:
+                keys.update(re.findall(r"config\[['\"]([\w-]+)['\"]\]", inspect.getsource(base)))
+            except (OSError, TypeError):
+                continue
+    return frozenset(keys)
+
+
+def _mistyped(key: str, value: Any, default: Any, *, strict: bool) -> str:
+    """What `value` should have been, judged by the type of `default`; empty where it fits."""
+    if default is None or isinstance(value, _ALSO.get(key, ())) and not isinstance(value, bool):
+        return ""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "true or false"
+    if isinstance(default, int):
+        # RecBole's YAML of a model writes 1 where it reads a weight.
+        loose = not strict and default in {0, 1} and number
+        return "" if loose or (number and isinstance(value, int)) else "a whole number"
+    if isinstance(default, float):
+        return "" if number else "a number"
+    for kind, word in ((str, "a word"), (list, "a list"), (dict, "keys and values")):
+        if isinstance(default, kind):
+            return "" if value is None or isinstance(value, kind) else word
+    return ""
+
+
+def _quoted(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

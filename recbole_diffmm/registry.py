@@ -1,0 +1,208 @@
+"""From a model's name to its class, trainer and dataset: this package's first, RecBole's otherwise."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from recbole_diffmm.errors import UserError
+
+_MODEL_FOLDER = Path(__file__).parent / "model"
+# What RecBole's models import only when they need it, and the extra of this package that brings it.
+_EXTRAS = {"NCL": ("faiss", "ncl"), "LDiffRec": ("kmeans_pytorch", "ldiffrec")}
+_replaced: dict[str, Any] = {}
+
+
+@lru_cache(maxsize=1)
+def own_model_names() -> tuple[str, ...]:
+    """Names of this package's models: each file of `model/` that holds a class of its own name."""
+    names = []
+    for path in sorted(_MODEL_FOLDER.glob("*.py")):
+        # Read, not imported: a listing needs no model.
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name.lower() == path.stem and node.bases:
+                names.append(node.name)
+    return tuple(name for name in names if name not in {"MultimodalRecommender"})
+
+
+@lru_cache(maxsize=1)
+def recbole_model_names() -> tuple[str, ...]:
+    """Names of RecBole's general recommenders."""
+    from recbole.model import general_recommender
+    from recbole.model.abstract_recommender import GeneralRecommender
+
+    return tuple(
+        sorted(
+            name
+            for name, value in vars(general_recommender).items()
+            if isinstance(value, type) and issubclass(value, GeneralRecommender)
+        )
+    )
+
+
+def model_names() -> list[str]:
+    """Names of every model that `run` knows: this package's, then RecBole's general recommenders."""
+    return [*own_model_names(), *recbole_model_names()]
+
+
+def is_own(name: str) -> bool:
+    """Whether the model of this name is one of this package's."""
+    return name in own_model_names()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error's line, "; did you mean X?", empty where nothing known is near."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[near[0]]}?" if near else ""
+
+
+def get_model(name: str) -> type:
+    """Return the class of the model called `name`, this package's or one of RecBole's general recommenders.
+
+    Raises:
+        UserError: no model has this name; the message names the nearest one.
+    """
+    if name in own_model_names():
+        return getattr(importlib.import_module(f"recbole_diffmm.model.{name.lower()}"), name)
+    if name in recbole_model_names():
+        from recbole.model import general_recommender
+
+        return getattr(general_recommender, name)
+    raise UserError(f"unknown model {name!r}{nearest(name, model_names())} (recbole-diffmm models lists all)")
+
+
+def require_extras(config: Any) -> None:
+    """Refuse a model whose optional package is missing, naming the extra to install.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    name = config["model"]
+    if name not in _EXTRAS or (name == "LDiffRec" and (config["n_cate"] or 1) <= 1):
+        return
+    package, extra = _EXTRAS[name]
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f'{name} needs {package}, which is not installed; run: pip install "recbole-diffmm[{extra}]"')
+
+
+def is_multimodal(model_class: type) -> bool:
+    """Whether a model reads item modalities."""
+    return bool(getattr(model_class, "uses_modalities", False))
+
+
+def get_dataset_class(config: Any) -> type:
+    """Return the dataset class for the configured model: one with modalities, or what RecBole would take."""
+    if is_multimodal(config.model_class):
+        from recbole_diffmm.data.dataset import MultimodalDataset
+
+        return MultimodalDataset
+    from recbole.data import dataset
+
+    return getattr(dataset, f"{config['model']}Dataset", dataset.Dataset)
+
+
+def get_trainer_class(config: Any) -> type:
+    """Return this package's trainer for the configured model, or RecBole's with the same records and checkpoints."""
+    name = config["model"]
+    module = f"recbole_diffmm.trainer.{name.lower()}"
+    if importlib.util.find_spec(module) is not None:
+        return getattr(importlib.import_module(module), f"{name}Trainer")
+    from recbole.utils import utils
+
+    from recbole_diffmm.trainer.base import RunTrainer
+
+    get_trainer = _replaced.get("get_trainer", utils.get_trainer)
+    base = get_trainer(config["MODEL_TYPE"], name)
+    return type(base.__name__, (RunTrainer, base), {"__module__": base.__module__})
+
+
+def create_dataset(config: Any) -> Any:
+    """Build the configured dataset, make the bundled ones first, and settle what depends on the number of items.
+
+    Raises:
+        UserError: the data cannot be found or read, or a cut-off is larger than the catalogue.
+    """
+    from recbole_diffmm.config import Config
+
+    if not isinstance(config, Config):
+        original: Callable[[Any], Any] = _replaced["create_dataset"]
+        return original(config)
+    config.locate_data()
+    dataset = get_dataset_class(config)(config)
+    config.settle(dataset.item_num)
+    return dataset
+
+
+def register() -> None:
+    """Make RecBole's own `run_recbole`, `objective_function` and HyperTuning work with this package's models by name.
+
+    RecBole looks names up through four functions; each is replaced, in the modules that hold it, by one that answers
+    for this package's models and passes everything else on. RecBole's models keep RecBole's `Config`.
+    """
+    if _replaced:
+        return
+    from recbole import config as recbole_config
+    from recbole import data, utils
+    from recbole.config import configurator
+    from recbole.data import utils as data_utils
+    from recbole.quick_start import quick_start
+    from recbole.utils import utils as utils_utils
+
+    _replaced.update(
+        get_model=utils_utils.get_model,
+        get_trainer=utils_utils.get_trainer,
+        create_dataset=data_utils.create_dataset,
+        Config=configurator.Config,
+    )
+
+    def get_model_or_recbole(model_name: str) -> type:
+        if is_own(model_name):
+            return get_model(model_name)
+        try:
+            return _replaced["get_model"](model_name)
+        except ModuleNotFoundError as error:
+            # RecBole looks for an unknown name among its wrappers of LightGBM and XGBoost last.
+            if error.name in {"lightgbm", "xgboost"} and model_name.lower() != error.name:
+                return get_model(model_name)
+            raise
+
+    def get_trainer_or_recbole(model_type: Any, model_name: str) -> type:
+        module = f"recbole_diffmm.trainer.{model_name.lower()}"
+        if is_own(model_name):
+            if importlib.util.find_spec(module) is not None:
+                return getattr(importlib.import_module(module), f"{model_name}Trainer")
+            from recbole.trainer import Trainer
+
+            from recbole_diffmm.trainer.base import RunTrainer
+
+            return type(f"{model_name}Trainer", (RunTrainer, Trainer), {})
+        return _replaced["get_trainer"](model_type, model_name)
+
+    def config_for(
+        model: Any = None,
+        dataset: str | None = None,
+        config_file_list: list[str] | None = None,
+        config_dict: dict[str, Any] | None = None,
+    ) -> Any:
+        from recbole_diffmm.config import Config, named_model
+
+        name = named_model(model, config_file_list, config_dict)
+        kind = Config if name is not None and is_own(name) else _replaced["Config"]
+        return kind(model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
+
+    for module in (utils, utils_utils, configurator, quick_start):
+        module.get_model = get_model_or_recbole
+    for module in (utils, utils_utils, quick_start):
+        module.get_trainer = get_trainer_or_recbole
+    for module in (data, data_utils, quick_start):
+        module.create_dataset = create_dataset
+    quick_start.Config = config_for
+    # recbole.config.Config stays the class: others subclass it.
+    assert recbole_config.Config is _replaced["Config"]
