@@ -1,0 +1,140 @@
+"""Several models on one dataset under one protocol, and the table of their records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from recbole_diffmm.errors import UserError
+
+DEFAULT_MODELS = ("DiffMM", "Pop", "BPR", "LightGCN", "EASE")
+
+# One bar and one table: the log of five trainings would bury both. Neither key is part of a run's name.
+_QUIET = {"state": "WARNING", "show_progress": False}
+
+
+def compare(
+    models: Iterable[str] = DEFAULT_MODELS,
+    dataset: str = "ml-100k",
+    config_files: Sequence[str | Path] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Train and evaluate each model on the dataset and return their run records, in the order of `models`.
+
+    All configurations are checked before the first model trains.
+
+    Args:
+        models: Names of our models or of RecBole's.
+        dataset: The dataset's name.
+        config_files: YAML files for all models.
+        config_dict: Settings for all models.
+        overrides: Settings for all models, of the highest priority; a key ``<Model>.<key>`` is for that model alone.
+        progress: Show one progress bar, in epochs, on standard error.
+
+    Raises:
+        UserError: There is no model, a model is named twice, or a model, dataset or setting is wrong.
+    """
+    from recbole_diffmm.config import Config
+    from recbole_diffmm.quick_start import run
+
+    names = list(models)
+    shared, own = _split_overrides(names, overrides or {})
+    settings = {name: {**_QUIET, **shared, **own[name]} for name in names}
+    budgets = {}
+    for name in names:
+        config = Config(name, dataset, config_files, dict(config_dict or {}), settings[name])
+        budgets[name] = _epochs(config)
+
+    records = []
+    with tqdm(total=sum(budgets.values()), disable=not progress, unit="epoch", dynamic_ncols=True) as bar:
+        done = 0
+        for name in names:
+            bar.set_description(name)
+            result = run(name, dataset, config_files, config_dict, settings[name], on_epoch=lambda *_: bar.update())
+            records.append(result.record)
+            done += budgets[name]
+            bar.update(done - bar.n)  # early stopping leaves a rest
+        bar.set_description("all models")
+    return records
+
+
+def render(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return one table of test metrics at each run's validation-selected epoch, under a caption with their protocol.
+
+    A value that the runs do not share is listed in the caption with all its variants, so that rows that cannot be
+    compared are seen not to be.
+    """
+    if not records:
+        return "no runs to compare"
+    columns = _metric_columns(records)
+    rows = [
+        [
+            record["model"],
+            *(record["metrics"]["test"].get(column.lower()) for column in columns),
+            record["best_epoch"],
+            _total_seconds(record),
+        ]
+        for record in records
+    ]
+    formats = ("", *[".4f"] * len(columns), "", ".1f")
+    header = ["model", *columns, "best epoch", "seconds"]
+    return f"{_caption(records)}\n{tabulate(rows, headers=header, floatfmt=formats, missingval='-')}"
+
+
+def _split_overrides(
+    names: Sequence[str], overrides: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    if not names:
+        raise UserError(f"no model to compare: give --models=A,B,..., such as --models={','.join(DEFAULT_MODELS)}")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"model {name!r} is listed {names.count(name)} times in --models: name each model once")
+    shared: dict[str, Any] = {}
+    own: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in overrides.items():
+        model, dot, rest = key.partition(".")
+        if not dot:
+            shared[key] = value
+        elif model in own:
+            own[model][rest] = value
+        else:
+            raise UserError(f"--{key}: {model!r} is not one of the compared models ({', '.join(names)})")
+    return shared, own
+
+
+def _epochs(config: Any) -> int:
+    from recbole.utils import ModelType
+
+    # RecBole's trainer for models without gradient descent makes one pass, whatever `epochs` says.
+    return 1 if config["MODEL_TYPE"] == ModelType.TRADITIONAL else max(int(config["epochs"]), 1)
+
+
+def _metric_columns(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    columns: list[str] = []
+    for record in records:
+        config = record["config"]
+        for cut_off in config["topk"]:
+            columns += [f"{metric}@{cut_off}" for metric in config["metrics"]]
+    return list(dict.fromkeys(columns))
+
+
+def _total_seconds(record: Mapping[str, Any]) -> float:
+    return sum(value for value in record["seconds"].values() if isinstance(value, (int, float)))
+
+
+def _caption(records: Sequence[Mapping[str, Any]]) -> str:
+    def shared(key: str) -> str:
+        return " and ".join(dict.fromkeys(str(record[key]) for record in records))
+
+    masking = shared("masking").replace("+", " and ").replace("train", "training").replace("valid", "validation")
+    lines = (
+        f"Test metrics on {shared('dataset')}, protocol {shared('protocol')}, epoch selected by {shared('selection')},",
+        f"{masking} items masked at test, seed {shared('seed')}.",
+    )
+    return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""One table from records, and the runs that it is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from recbole_diffmm.compare import compare, render
+from recbole_diffmm.errors import UserError
+
+
+def _record(model: str, recall: float, **changes: Any) -> dict[str, Any]:
+    test = {f"{metric}@{k}": recall / k for metric in ("recall", "ndcg") for k in (10, 20)}
+    record = {
+        "model": model,
+        "dataset": "toy",
+        "protocol": "recbole",
+        "masking": "train+valid",
+        "selection": "validation Recall@20",
+        "seed": 7,
+        "config": {"metrics": ["Recall", "NDCG"], "topk": [10, 20]},
+        "metrics": {"valid": {}, "test": test},
+        "best_epoch": 3,
+        "seconds": {"ranking": 1.5, "evaluation": 0.25, "per_epoch": {"ranking": 0.5, "evaluation": 0.1}},
+    }
+    return {**record, **changes}
+
+
+def test_render_shows_each_run_in_its_row() -> None:
+    table = render([_record("Strong", 0.8), _record("Weak", 0.4, best_epoch=None)]).splitlines()
+    header, _, strong, weak = table[-4:]
+    assert header.split() == "model Recall@10 NDCG@10 Recall@20 NDCG@20 best epoch seconds".split()
+    assert strong.split() == "Strong 0.0800 0.0800 0.0400 0.0400 3 1.8".split()
+    assert weak.split()[:2] == ["Weak", "0.0400"]
+    assert weak.split()[-2:] == ["-", "1.8"]
+
+
+def test_render_says_how_the_numbers_came_about() -> None:
+    caption = " ".join(render([_record("A", 0.5)]).splitlines()[:2])
+    for part in ("on toy", "protocol recbole", "validation Recall@20", "training and validation items masked", "seed 7"):
+        assert part in caption
+
+
+def test_render_does_not_hide_runs_that_cannot_be_compared() -> None:
+    records = [_record("A", 0.5), _record("B", 0.5, protocol="paper", masking="train", seed=8)]
+    caption = " ".join(render(records).splitlines()[:2])
+    assert "protocol recbole and paper" in caption
+    assert "seed 7 and 8" in caption
+
+
+def test_render_of_nothing() -> None:
+    assert render([]) == "no runs to compare"
+
+
+def test_compare_runs_every_model() -> None:
+    own = {"epochs": 2, "BPR.embedding_size": 8}
+    records = compare(["Pop", "BPR"], dataset="toy", overrides=own, progress=False)
+    assert [record["model"] for record in records] == ["Pop", "BPR"]
+    assert records[1]["config"]["embedding_size"] == 8
+    assert len(records[1]["curve"]) == 2
+    assert len({record["data"]["split_hash"] for record in records}) == 1
+    table = render(records)
+    assert "Pop" in table and f"{records[1]['metrics']['test']['recall@20']:.4f}" in table
+
+
+@pytest.mark.parametrize(
+    ("models", "overrides", "named"),
+    [
+        ([], {}, "--models"),
+        (["BPR", "BPR"], {}, "'BPR'"),
+        (["BPR"], {"Pop.epochs": 1}, "--Pop.epochs"),
+        (["Pop", "BRP"], {}, "BRP"),
+        (["Pop", "BPR"], {"BPR.embeding_size": 8}, "embeding_size"),
+    ],
+)
+def test_mistakes_end_before_anything_trains(models, overrides, named, tmp_path) -> None:
+    with pytest.raises(UserError, match=named) as mistake:
+        compare(models, dataset="toy", overrides=overrides, progress=False)
+    assert "\n" not in str(mistake.value)
+    assert not (tmp_path / "results").exists() and not (tmp_path / "saved").exists()
