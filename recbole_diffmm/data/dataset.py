@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from difflib import get_close_matches
-from logging import getLogger
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,7 +79,7 @@ class MultimodalDataset(Dataset):
     def _download(self) -> NoReturn:
         # RecBole would fetch an archive from the network, or wait for a distributed group that is not there
         folder = Path(self.dataset_path)
-        known = sorted(p.name for p in folder.parent.glob("*") if p.is_dir()) if folder.parent.is_dir() else []
+        known = [p.name for p in folder.parent.glob("[!.]*") if p.is_dir()]
         near = get_close_matches(self.dataset_name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "convert it first, see dataset/README.md"
         raise UserError(f"dataset {self.dataset_name} is not in {folder.parent}: {folder} does not exist; {hint}")
@@ -113,5 +112,7 @@ def _check_header(path: Path, fields: tuple[str, str]) -> None:
         columns = [column.rpartition(":")[0] for column in file.readline().rstrip("\r\n").split("\t")]
     for field in fields:
         if field not in columns:
-            getLogger(__name__).debug(f"columns of {path}: {columns}")
-            raise UserError(f"{path} has no column {field}:token in its first line; name it so, or set the id fields")
+            raise UserError(
+                f"{path} has no column {field}:token in its first line but {columns}; name it so, or set USER_ID_FIELD "
+                "and ITEM_ID_FIELD"
+            )

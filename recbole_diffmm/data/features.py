@@ -14,6 +14,7 @@ unknown id an error.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -80,10 +81,13 @@ def select_modalities(modalities: Any, use_modalities: Any, folder: Path, datase
             )
     if len(set(names)) != len(names):
         raise UserError(f"use_modalities names a modality twice: {list(names)}")
-    return [_spec(str(name), declared[name], folder) for name in names]
+    return [_spec(name, declared[name], folder) for name in names]
 
 
-def _spec(name: str, entry: Any, folder: Path) -> ModalitySpec:
+def _spec(name: Any, entry: Any, folder: Path) -> ModalitySpec:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        # the name becomes part of the names of parameters and of log lines
+        raise UserError(f"a modality is called {name!r}; use a letter, then letters, digits, '_' or '-'")
     known = ("features", "ids", "unknown_ids")
     if not isinstance(entry, Mapping) or not isinstance(entry.get("features"), str):
         raise UserError(f"modalities.{name} is {entry!r}, expected {{features: <file>.npy, ids: <file>}}")

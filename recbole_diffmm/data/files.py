@@ -13,6 +13,10 @@ from recbole_diffmm.data.features import hash_files
 from recbole_diffmm.errors import UserError
 
 
+class CannotWriteError(UserError):
+    """A folder that this process may not or cannot write."""
+
+
 def write_folder(target: Path, fill: Callable[[Path], None], overwrite: bool = False) -> Path:
     """Let ``fill`` write into an empty folder and move that to ``target`` once it is complete.
 
@@ -24,7 +28,8 @@ def write_folder(target: Path, fill: Callable[[Path], None], overwrite: bool = F
         overwrite: Replace a target with other content; False by default.
 
     Raises:
-        UserError: the target holds other content and ``overwrite`` is False, or cannot be written.
+        UserError: the target holds other content and ``overwrite`` is False.
+        CannotWriteError: the target cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +46,7 @@ def write_folder(target: Path, fill: Callable[[Path], None], overwrite: bool = F
             if not target.exists():
                 _move(new, target)
     except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}; choose another folder") from error
+        raise CannotWriteError(f"cannot write {target}: {error.strerror or error}; choose another folder") from error
     return target
 
 
@@ -54,6 +59,11 @@ def write_interactions(path: Path, **columns: object) -> None:
 def write_lines(path: Path, lines: object) -> None:
     """Write one value a line, with a newline at the end."""
     pd.Series(lines).to_csv(path, index=False, header=False, lineterminator="\n", sep="\t")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the content of a file, and nothing else about it."""
+    shutil.copyfile(source, target)
 
 
 def _move(new: Path, target: Path) -> None:
@@ -69,8 +79,3 @@ def _holds(target: Path, new: Path) -> bool:
     return target.is_dir() and all(
         (target / file.name).is_file() and hash_files(target / file.name) == hash_files(file) for file in new.iterdir()
     )
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy the content of a file, and nothing else about it."""
-    shutil.copyfile(source, target)
