@@ -288,7 +288,7 @@ def graph_entries() -> tuple[bool, str]:
 
     Upstream: RecBole#2034, #2090, #2185
     Does nothing where `dok_matrix` has `_update`.
-    """  # noqa: D205, E501
+    """  # noqa: E501
     if hasattr(sp.dok_matrix, "_update"):
         return False, f"SciPy {importlib.metadata.version('scipy')} still has dok_matrix._update"
     for name in _GRAPH_BUILDERS:
@@ -305,7 +305,7 @@ def pandas_copies() -> tuple[bool, str]:
 
     Upstream: no thread known
     Does nothing with pandas 2.
-    """  # noqa: D205, E501
+    """  # noqa: E501
     if not _at_least(pd.__version__, 3):
         return False, f"pandas {pd.__version__} fills in place"
     from recbole.data.dataset import dataset

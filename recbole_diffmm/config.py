@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -112,7 +112,7 @@ def properties_dir() -> Path:
 def property_folders() -> list[Path]:
     """Folders searched for properties, weakest first: the package's, then `properties/` of the current folder."""
     folders = [properties_dir(), Path.cwd() / "properties"]
-    return folders[:1] if folders[0].samefile(folders[1]) else folders if folders[1].is_dir() else folders[:1]
+    return folders if folders[1].is_dir() and not folders[0].samefile(folders[1]) else folders[:1]
 
 
 def _property_layers(kind: str, name: str) -> list[tuple[str, dict[str, Any]]]:
@@ -135,7 +135,7 @@ def _recbole_defaults() -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _recbole_model(name: str) -> dict[str, Any]:
     path = _RECBOLE_PROPERTIES / "model" / f"{name}.yaml"
     return read_yaml(path) if path.is_file() and registry.is_own(name) is False else {}
@@ -464,7 +464,7 @@ def _merged(layers: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     return merged
 
 
-@lru_cache(maxsize=None)
+@cache
 def _keys_read_by(model_class: type) -> frozenset[str]:
     """Keys that a model's source reads from its configuration: RecBole's YAML does not list them all."""
     import inspect
@@ -481,7 +481,7 @@ def _keys_read_by(model_class: type) -> frozenset[str]:
 
 def _mistyped(key: str, value: Any, default: Any, *, strict: bool) -> str:
     """What `value` should have been, judged by the type of `default`; empty where it fits."""
-    if default is None or isinstance(value, _ALSO.get(key, ())) and not isinstance(value, bool):
+    if default is None or (isinstance(value, _ALSO.get(key, ())) and not isinstance(value, bool)):
         return ""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(default, bool):
