@@ -1,0 +1,1 @@
+"""Ranked lists to numbers, for each user too."""
