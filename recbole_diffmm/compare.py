@@ -78,7 +78,7 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
             record["model"],
             *(record["metrics"]["test"].get(column.lower()) for column in columns),
             record["best_epoch"],
-            _total_seconds(record),
+            record["seconds"]["training"],
         ]
         for record in records
     ]
@@ -124,17 +124,13 @@ def _metric_columns(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(columns))
 
 
-def _total_seconds(record: Mapping[str, Any]) -> float:
-    return sum(value for value in record["seconds"].values() if isinstance(value, (int, float)))
-
-
 def _caption(records: Sequence[Mapping[str, Any]]) -> str:
     def shared(key: str) -> str:
         return " and ".join(dict.fromkeys(str(record[key]) for record in records))
 
-    masking = shared("masking").replace("+", " and ").replace("train", "training").replace("valid", "validation")
+    masking = shared("masking").replace("train+valid", "training and validation").replace("train ", "training ")
     lines = (
         f"Test metrics on {shared('dataset')}, protocol {shared('protocol')}, epoch selected by {shared('selection')},",
-        f"{masking} items masked at test, seed {shared('seed')}.",
+        f"{masking} items masked at test, seed {shared('seed')}; seconds of training with validation.",
     )
     return "\n".join(lines)

@@ -22,7 +22,7 @@ def _record(model: str, recall: float, **changes: Any) -> dict[str, Any]:
         "config": {"metrics": ["Recall", "NDCG"], "topk": [10, 20]},
         "metrics": {"valid": {}, "test": test},
         "best_epoch": 3,
-        "seconds": {"ranking": 1.5, "evaluation": 0.25, "per_epoch": {"ranking": 0.5, "evaluation": 0.1}},
+        "seconds": {"ranking": 1.0, "preparation": 9.0, "training": 1.75, "per_epoch": {"ranking": 0.5}},
     }
     return {**record, **changes}
 
@@ -38,7 +38,8 @@ def test_render_shows_each_run_in_its_row() -> None:
 
 def test_render_says_how_the_numbers_came_about() -> None:
     caption = " ".join(render([_record("A", 0.5)]).splitlines()[:2])
-    for part in ("on toy", "protocol recbole", "validation Recall@20", "training and validation items masked", "seed 7"):
+    masked = "training and validation items masked"
+    for part in ("on toy", "protocol recbole", "validation Recall@20", masked, "seed 7"):
         assert part in caption
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from recbole.evaluator import Evaluator
+from recbole.evaluator.base_metric import TopkMetric
 from recbole.evaluator.collector import DataStruct
 
 
@@ -42,7 +43,8 @@ class PerUserEvaluator(Evaluator):
             return {}
         values: dict[str, np.ndarray] = {}
         for name, metric in self.metric_class.items():
-            if list(metric.metric_need) != ["rec.topk"]:
+            # A metric of the user's own may have no per-user form.
+            if list(metric.metric_need) != ["rec.topk"] or type(metric).metric_info is TopkMetric.metric_info:
                 continue
             hits, n_positives = metric.used_info(self._hits)
             arguments = (hits, n_positives) if len(signature(metric.metric_info).parameters) > 1 else (hits,)
