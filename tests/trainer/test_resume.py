@@ -1,0 +1,180 @@
+"""A run that was stopped at any moment ends with the numbers of a run that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.trainer import checkpoint
+from tests.trainer.small import SETTINGS, best_parameters, numbers, small_run
+
+# What a process does that is killed at a chosen moment of its training.
+_KILLED = """
+import json, os, signal, sys
+model, moment, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+import recbole_diffmm
+from recbole_diffmm.quick_start import run
+from recbole_diffmm.registry import get_model
+from recbole_diffmm.trainer import checkpoint
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+epochs, batches, states = 0, 0, 0
+def on_epoch(epoch, score):
+    global epochs
+    epochs = epoch + 1
+    if moment == "after validation" and epochs == 3:
+        die()
+
+kind = get_model(model)
+loss = kind.calculate_loss
+def calculate_loss(self, interaction):
+    global batches
+    batches += 1
+    if moment == "between batches" and epochs == 3 and batches % 2 == 0:
+        die()
+    return loss(self, interaction)
+kind.calculate_loss = calculate_loss
+
+replace = os.replace
+def dying_replace(source, target):
+    global states
+    if str(target).endswith(".resume.pth"):
+        states += 1
+        if moment == "writing the state" and states == 3:
+            die()
+    replace(source, target)
+os.replace = dying_replace
+
+run(model, "toy", config_dict=settings, on_epoch=on_epoch)
+"""
+
+
+def _same(first, second) -> None:
+    assert numbers(first) == numbers(second)
+
+
+@pytest.mark.parametrize(
+    ("model", "moment"),
+    [("BPR", "between batches"), ("BPR", "writing the state"), ("DiffMM", "after validation")],
+)
+def test_a_run_killed_by_sigkill_ends_as_if_it_had_not_been(model, moment, repository, monkeypatch):
+    settings = {**SETTINGS, "stopping_step": 2}
+    Path("killed").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, model, moment, json.dumps(settings)],
+        cwd="killed",
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not list(Path("killed").glob("results/**/*.json"))
+    assert list(Path("killed").glob("saved/*.resume.pth"))
+
+    whole = small_run(model, **settings)
+    expected = best_parameters(whole)
+    monkeypatch.chdir("killed")
+    trained = []
+    resumed = small_run(model, on_epoch=lambda epoch, score: trained.append(epoch), **settings, resume=True)
+    assert trained[0] in {2, 3}
+    _same(resumed, whole)
+    parameters = best_parameters(resumed)
+    assert parameters.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(parameters[name], value), name
+    left = {path.suffixes[-1] for path in Path("saved").iterdir()}
+    assert left == {".pth"}
+    assert not list(Path("saved").glob("*.resume.pth"))
+
+
+class _Stopped(Exception):
+    pass
+
+
+def _stop_after(epoch_to_stop):
+    def on_epoch(epoch, score):
+        if epoch == epoch_to_stop:
+            raise _Stopped
+
+    return on_epoch
+
+
+@pytest.mark.parametrize("model", ["LightGCN", "SGL", "MultiVAE", "RecVAE", "NeuMF", "DiffRec", "DiffMM"])
+def test_every_kind_of_state_is_restored(model, tmp_path, monkeypatch):
+    """Cached rows, rebuilt graphs, step counters, several optimisers, point-wise sampling, loss histories."""
+    whole = small_run(model)
+    (tmp_path / "stopped").mkdir()
+    monkeypatch.chdir(tmp_path / "stopped")
+    for epoch in (1, 3):
+        with pytest.raises(_Stopped):
+            small_run(model, on_epoch=_stop_after(epoch), resume=True)
+    resumed = small_run(model, resume=True)
+    _same(resumed, whole)
+
+
+@pytest.mark.parametrize("protocol", ["recbole", "paper"])
+def test_a_finished_run_gives_its_record_without_training(protocol):
+    first = small_run(protocol=protocol)
+    written = first.record_path.read_bytes()
+    again = small_run(protocol=protocol, resume=True, on_epoch=lambda *_: pytest.fail("trained again"))
+    assert again.record == first.record
+    assert first.record_path.read_bytes() == written
+
+
+def test_a_run_stopped_between_training_and_its_record_is_only_tested(monkeypatch):
+    from recbole_diffmm import record as records
+
+    whole = small_run()
+    whole.record_path.unlink()
+
+    def stopped(*_):
+        raise _Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write", stopped)
+        with pytest.raises(_Stopped):
+            small_run()
+    again = small_run(resume=True, on_epoch=lambda *_: pytest.fail("trained again"))
+    _same(again, whole)
+
+
+def test_other_data_are_not_answered_with_an_old_record():
+    first = small_run(epochs=1)
+    record = json.loads(first.record_path.read_text())
+    record["data"]["hash"] = "another"
+    first.record_path.write_text(json.dumps(record))
+    epochs = []
+    small_run(epochs=1, resume=True, on_epoch=lambda epoch, score: epochs.append(epoch))
+    assert epochs == [0]
+
+
+def test_without_resume_an_old_state_is_left_behind_for_good():
+    with pytest.raises(_Stopped):
+        small_run(on_epoch=_stop_after(3))
+    (state,) = Path("saved").glob("*.resume.pth")
+    stamp = checkpoint.load(state)["next_epoch"]
+    assert stamp == 3
+    epochs = []
+    small_run(on_epoch=lambda epoch, score: epochs.append(epoch))
+    assert epochs[0] == 0
+    assert not state.exists()
+
+
+def test_a_state_of_other_data_is_refused():
+    with pytest.raises(_Stopped):
+        small_run(on_epoch=_stop_after(3))
+    (state,) = Path("saved").glob("*.resume.pth")
+    checkpoint.save(state, {**checkpoint.load(state), "train_hash": "another"})
+    with pytest.raises(UserError, match="training split is another"):
+        small_run(resume=True)
