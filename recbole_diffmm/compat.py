@@ -89,6 +89,11 @@ def _at_least(version: str, *wanted: int) -> bool:
     return tuple(numbers) >= wanted
 
 
+def _module(name: str) -> Any:
+    """One of RecBole's modules, as something whose names may be replaced."""
+    return importlib.import_module(f"recbole.{name}")
+
+
 class _Proxy(ModuleType):
     """A module as one of RecBole's modules sees it: everything of `module`, apart from the given names."""
 
@@ -200,15 +205,12 @@ def plain_checkpoints() -> tuple[bool, str]:
     Always acts: the checkpoints of RecBole's trainers then hold tensors and plain values only and are read with
     `weights_only=True` on every PyTorch, and so are the pre-trained files of ConvNCF, NAIS, NeuMF and RaCT.
     """
-    from recbole.quick_start import quick_start
-    from recbole.trainer import trainer
-
+    trainer = _module("trainer.trainer")
     trainer.torch = _Proxy(torch, load=read_checkpoint, save=write_checkpoint)
     for name in _PRETRAINED_READERS:
-        module = importlib.import_module(f"recbole.model.general_recommender.{name}")
-        module.torch = _Proxy(torch, load=read_checkpoint)
-    quick_start.load_data_and_model = load_data_and_model
-    importlib.import_module("recbole.quick_start").load_data_and_model = load_data_and_model
+        _module(f"model.general_recommender.{name}").torch = _Proxy(torch, load=read_checkpoint)
+    for name in ("quick_start", "quick_start.quick_start"):
+        _module(name).load_data_and_model = load_data_and_model
     return True, f"PyTorch {torch.__version__}"
 
 
@@ -292,8 +294,7 @@ def graph_entries() -> tuple[bool, str]:
     if hasattr(sp.dok_matrix, "_update"):
         return False, f"SciPy {importlib.metadata.version('scipy')} still has dok_matrix._update"
     for name in _GRAPH_BUILDERS:
-        module = importlib.import_module(f"recbole.model.{name}")
-        module.sp = _Proxy(sp, dok_matrix=_FillableDokMatrix)
+        _module(f"model.{name}").sp = _Proxy(sp, dok_matrix=_FillableDokMatrix)
     return True, f"SciPy {importlib.metadata.version('scipy')}"
 
 
@@ -338,7 +339,9 @@ def _fill_nan(self: Any) -> None:
                 feat[field] = feat[field].fillna(value=feat[field].mean())
             else:
                 empty = np.array([], dtype=np.int64 if ftype == FeatureType.TOKEN_SEQ else np.float64)
-                feat[field] = [empty if isinstance(cell, float) else cell for cell in feat[field]]
+                feat[field] = pd.Series(
+                    [empty if isinstance(cell, float) else cell for cell in feat[field]], feat.index
+                )
 
 
 def _lengths(column: pd.Series) -> np.ndarray:

@@ -195,7 +195,7 @@ class Config(RecBoleConfig):
     def _init_parameters_category(self) -> None:
         super()._init_parameters_category()
         # RecBole appends to these lists, which are module globals.
-        self.parameters = {name: list(keys) for name, keys in self.parameters.items()}
+        self.parameters: dict[str, list[str]] = {name: list(keys) for name, keys in self.parameters.items()}
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         return _Loader
@@ -230,7 +230,7 @@ class Config(RecBoleConfig):
             if path.is_file()
         ]
         of_model = _property_layers("model", model)
-        of_dataset = _property_layers("dataset", dataset)
+        of_dataset = [*self._layer_beside_data(dataset, ours), *_property_layers("dataset", dataset)]
         self._defaults = _merged([("", _recbole_defaults()), *ours[:1], ("", _recbole_model(model))])
         self._check_keys([*ours[1:], *of_model, *of_dataset, *self._layers])
         layers = [("RecBole", _recbole_defaults()), *ours, ("RecBole", _recbole_model(model)), *of_model, *of_dataset]
@@ -240,6 +240,14 @@ class Config(RecBoleConfig):
         self._explicit_batch = any("eval_batch_size" in values for _, values in [*of_model, *of_dataset, *self._layers])
         extra = [key for _, values in of_dataset for key in values if key not in self.parameters["Dataset"]]
         self.parameters["Dataset"] += extra
+
+    def _layer_beside_data(
+        self, dataset: str, ours: list[tuple[str, dict[str, Any]]]
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """What `convert` wrote about a dataset beside its files: `<data_path>/<dataset>/<dataset>.yaml`."""
+        data_path = _merged([*ours, *self._layers]).get("data_path")
+        path = Path(str(data_path)) / dataset / f"{dataset}.yaml"
+        return [(_shown(path), read_yaml(path))] if path.is_file() else []
 
     def _set_default_parameters(self) -> None:
         given = self.final_config_dict["data_path"]
@@ -354,16 +362,16 @@ class Config(RecBoleConfig):
         from recbole_diffmm.data import bundled
 
         folder = Path(self.final_config_dict["data_path"])
-        prepared = bundled.prepare(self.dataset, folder.parent)
-        if prepared is not None:
-            folder = Path(prepared)
+        if self.dataset in bundled.BUNDLED:
+            folder = bundled.prepare(self.dataset, folder.parent)
         self.final_config_dict["data_path"] = str(folder)
         if not folder.is_dir():
-            known = [*dataset_names(folder.parent)]
-            raise UserError(
-                f"unknown dataset {self.dataset!r}: there is no folder {folder}"
-                f"{registry.nearest(self.dataset, known)} (dataset/README.md says how to get and convert each)"
-            )
+            names = dataset_names(folder.parent)
+            if self.dataset in names:
+                hint = "; make it as properties/dataset and dataset/README.md say, or set data_path"
+            else:
+                hint = registry.nearest(self.dataset, names)
+            raise UserError(f"dataset {self.dataset!r}: there is no folder {folder}{hint}")
 
     def settle(self, n_items: int) -> None:
         """Turn `eval_users_per_batch` into RecBole's batch of user-item cells, `n_items` counting PAD.
@@ -397,7 +405,7 @@ class Config(RecBoleConfig):
         Raises:
             UserError: the values name a model that does not exist here.
         """
-        return cast(Config, _rebuilt(cls, values))
+        return cast("Config", _rebuilt(cls, values))
 
 
 def dataset_names(data_path: str | Path) -> list[str]:
@@ -418,7 +426,7 @@ def config_from_plain(values: Mapping[str, Any]) -> RecBoleConfig:
     return _rebuilt(Config if "protocol" in values else RecBoleConfig, values)
 
 
-def _rebuilt(kind: type[RecBoleConfig], values: Mapping[str, Any]) -> RecBoleConfig:
+def _rebuilt(kind: Any, values: Mapping[str, Any]) -> Any:
     config = kind.__new__(kind)
     config.compatibility_settings()
     RecBoleConfig._init_parameters_category(config)
@@ -501,3 +509,36 @@ def _mistyped(key: str, value: Any, default: Any, *, strict: bool) -> str:
 def _quoted(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def describe_model(name: str) -> str:
+    """Return a table of a model's own settings: key, type, default and meaning where they are declared.
+
+    Raises:
+        UserError: no model has this name.
+    """
+    from tabulate import tabulate
+
+    model_class: Any = registry.get_model(name)
+    settings = getattr(model_class, "config_class", None)
+    values = _merged([("", _recbole_model(name)), *_property_layers("model", name)])
+    if settings is None:
+        rows = [[key, type(value).__name__, value, ""] for key, value in values.items()]
+    else:
+        rows = [
+            [
+                key,
+                str(field.annotation).replace("typing.", "")
+                if not isinstance(field.annotation, type)
+                else field.annotation.__name__,
+                values.get(key, field.default),
+                field.description or "",
+            ]
+            for key, field in settings.model_fields.items()
+        ]
+        rows += [
+            [key, type(value).__name__, value, ""] for key, value in values.items() if key not in settings.model_fields
+        ]
+    return tabulate(
+        rows, headers=["key", "type", "value", "meaning"], maxcolwidths=[None, 30, 24, 60], disable_numparse=True
+    )

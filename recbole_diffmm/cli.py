@@ -1,0 +1,182 @@
+"""The console script: `recbole-diffmm run`, `compare`, `convert`, `evaluate`, `models` and `doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_diffmm import __version__
+from recbole_diffmm.errors import UserError
+
+_SETTINGS = """
+Every other --key=value is a setting and wins over the files. Values are YAML: --learning_rate=1e-4, --topk=[10,20],
+--use_modalities=[text]. `recbole-diffmm models NAME` lists a model's own settings, properties/overall.yaml the general
+ones.
+"""
+
+_EXAMPLES = """
+examples:
+  recbole-diffmm run
+  recbole-diffmm run --model=LightGCN --dataset=ml-100k --learning_rate=0.005
+  recbole-diffmm run -m DiffMM -d tiktok --config_files="a.yaml b.yaml" --use_modalities=[image]
+  recbole-diffmm compare --models=DiffMM,Pop,BPR,LightGCN,EASE --dataset=ml-100k
+  recbole-diffmm convert diffmm path/to/tiktok --name tiktok --out dataset/
+  recbole-diffmm evaluate saved/DiffMM-ml-100k-s2026-0123abcd.pth
+  recbole-diffmm models DiffMM
+  recbole-diffmm doctor
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the console script and return its exit code: 0, or 2 where the user can put something right.
+
+    Args:
+        arguments: what follows the program's name; None takes the process's own.
+    """
+    parser = _parser()
+    given, settings = parser.parse_known_args(arguments)
+    # Deprecations inside RecBole are nothing that its user can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+    warnings.filterwarnings("ignore", category=UserWarning, message=r".*torch\.sparse\.\w*Tensor.*")
+    warnings.filterwarnings("ignore", category=UserWarning, message=r".*[Ss]parse CSR.*beta.*")
+    try:
+        if settings and not given.takes_settings:
+            raise UserError(f"{given.command} does not take {settings[0]!r}; see recbole-diffmm {given.command} --help")
+        given.action(given, settings)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has gone; Python would complain once more while closing.
+        sys.stdout = None  # type: ignore[assignment]
+        return 141
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="recbole-diffmm",
+        description="DiffMM and other multimodal recommenders inside RecBole.",
+        epilog=_SETTINGS + _EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"recbole-diffmm {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    run = _command(commands, "run", _run, "train a model, test its best epoch and write the record", settings=True)
+    run.add_argument("-m", "--model", help="a model's name (default: DiffMM); recbole-diffmm models lists all")
+    run.add_argument("-d", "--dataset", help="a dataset's name (default: ml-100k, which is bundled)")
+    _config_files(run)
+
+    compare = _command(commands, "compare", _compare, "run several models and print one table", settings=True)
+    compare.add_argument("-m", "--models", default="DiffMM,Pop,BPR,LightGCN,EASE", help="names, separated by commas")
+    compare.add_argument("-d", "--dataset", default="ml-100k", help="a dataset's name (default: ml-100k)")
+    _config_files(compare)
+
+    convert = _command(commands, "convert", _convert, "turn a published dataset into RecBole's files")
+    convert.add_argument("format", choices=["diffmm"], help="the published format")
+    convert.add_argument("folder", type=Path, help="folder of the published files")
+    convert.add_argument("--name", required=True, help="name of the dataset to write")
+    convert.add_argument("--out", type=Path, default=Path("dataset"), help="where datasets live (default: dataset)")
+
+    evaluate = _command(commands, "evaluate", _evaluate, "print a checkpoint's validation and test metrics")
+    evaluate.add_argument("checkpoint", type=Path, help="a .pth file that a run wrote")
+
+    models = _command(commands, "models", _models, "list the models, or one model's settings")
+    models.add_argument("name", nargs="?", help="the model whose settings to list")
+
+    _command(commands, "doctor", _doctor, "print versions, device, mended RecBole defects and search paths")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, action: Callable[[Any, list[str]], None], help_: str, *, settings: bool = False
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help_,
+        description=help_[0].upper() + help_[1:] + ".",
+        epilog=_SETTINGS if settings else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(action=action, takes_settings=settings)
+    return command
+
+
+def _config_files(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config_files", default="", metavar='"A.yaml B.yaml"', help="YAML files; later ones win")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _run(given: Any, settings: list[str]) -> None:
+    from recbole_diffmm.compare import render
+    from recbole_diffmm.config import parse_overrides, read_yaml
+    from recbole_diffmm.quick_start import run
+
+    files = given.config_files.split()
+    overrides = parse_overrides(settings)
+    named: dict[str, Any] = {}
+    for file in files:  # as in RecBole, a file may name the model and the dataset
+        named.update(read_yaml(Path(file)))
+    model = given.model or named.get("model") or "DiffMM"
+    dataset = given.dataset or named.get("dataset") or "ml-100k"
+    result = run(model, dataset, files, None, overrides)
+    _say(render([result.record]))
+    _say(f"record: {result.record_path}")
+
+
+def _compare(given: Any, settings: list[str]) -> None:
+    from recbole_diffmm.compare import compare, render
+    from recbole_diffmm.config import parse_overrides
+
+    names = [name.strip() for name in given.models.split(",") if name.strip()]
+    _say(render(compare(names, given.dataset, given.config_files.split(), None, parse_overrides(settings))))
+
+
+def _convert(given: Any, _: list[str]) -> None:
+    from recbole_diffmm.data.convert.diffmm import convert
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    _say(f"wrote {convert(given.folder, given.name, given.out)}")
+
+
+def _evaluate(given: Any, _: list[str]) -> None:
+    from recbole_diffmm import registry
+    from recbole_diffmm.quick_start import load
+
+    config, model, _dataset, _train, valid, test = load(given.checkpoint)
+    trainer = registry.get_trainer_class(config)(config, model)
+    for name, loader in (("valid", valid), ("test", test)):
+        metrics = trainer.evaluate(loader, load_best_model=False, show_progress=False) or {}
+        _say(json.dumps({name: {metric: float(value) for metric, value in metrics.items()}}))
+
+
+def _models(given: Any, _: list[str]) -> None:
+    from recbole_diffmm import registry
+    from recbole_diffmm.config import describe_model
+
+    if given.name:
+        _say(describe_model(given.name))
+        return
+    _say("recbole_diffmm: " + ", ".join(registry.own_model_names()))
+    _say("RecBole: " + ", ".join(registry.recbole_model_names()))
+
+
+def _doctor(_given: Any, _: list[str]) -> None:
+    from recbole_diffmm.doctor import report
+
+    _say(report())
