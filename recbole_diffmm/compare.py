@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from tabulate import tabulate
@@ -20,7 +20,7 @@ _QUIET = {"state": "WARNING", "show_progress": False}
 def compare(
     models: Iterable[str] = DEFAULT_MODELS,
     dataset: str = "ml-100k",
-    config_files: Sequence[str | Path] | None = None,
+    config_files: Sequence[str] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -56,11 +56,12 @@ def compare(
         done = 0
         for name in names:
             bar.set_description(name)
-            result = run(name, dataset, config_files, config_dict, settings[name], on_epoch=lambda *_: bar.update())
+            result = run(name, dataset, config_files, config_dict, settings[name], on_epoch=partial(_advance, bar))
             records.append(result.record)
             done += budgets[name]
             bar.update(done - bar.n)  # early stopping leaves a rest
         bar.set_description("all models")
+        bar.set_postfix_str("")
     return records
 
 
@@ -74,17 +75,39 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
         return "no runs to compare"
     columns = _metric_columns(records)
     rows = [
-        [
-            record["model"],
-            *(record["metrics"]["test"].get(column.lower()) for column in columns),
-            record["best_epoch"],
-            record["seconds"]["training"],
-        ]
+        [*_row(record, columns, record["metrics"]["test"], record["best_epoch"]), record["seconds"]["training"]]
         for record in records
     ]
-    formats = ("", *[".4f"] * len(columns), "", ".1f")
-    header = ["model", *columns, "best epoch", "seconds"]
-    return f"{_caption(records)}\n{tabulate(rows, headers=header, floatfmt=formats, missingval='-')}"
+    parts = [_caption(records), _table(["model", *columns, "best epoch", "seconds"], rows)]
+    selected = [
+        (record, record["metrics"]["test_selected"]) for record in records if "test_selected" in record["metrics"]
+    ]
+    if selected:
+        criteria = " and ".join(dict.fromkeys(str(found["selected_on"]) for _, found in selected))
+        parts += [
+            f"\nTest-selected, for comparison with published tables only: the epoch with the best {criteria}.",
+            _table(
+                ["model", *columns, "best epoch"],
+                [_row(record, columns, found["metrics"], found["epoch"]) for record, found in selected],
+            ),
+        ]
+    return "\n".join(parts)
+
+
+def _row(
+    record: Mapping[str, Any], columns: Sequence[str], metrics: Mapping[str, float], epoch: int | None
+) -> list[Any]:
+    return [record["model"], *(metrics.get(column.lower()) for column in columns), epoch]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    formats = [{"model": "", "best epoch": "", "seconds": ".1f"}.get(name, ".4f") for name in header]
+    return tabulate(rows, headers=header, floatfmt=formats, missingval="-")
+
+
+def _advance(bar: Any, epoch: int, score: float) -> None:
+    bar.set_postfix(valid=f"{score:.4f}", refresh=False)
+    bar.update()
 
 
 def _split_overrides(

@@ -50,6 +50,17 @@ def test_render_does_not_hide_runs_that_cannot_be_compared() -> None:
     assert "seed 7 and 8" in caption
 
 
+def test_render_labels_what_test_data_selected() -> None:
+    plain, published = _record("A", 0.5), _record("B", 0.5, protocol="paper")
+    better = {name: 2 * value for name, value in published["metrics"]["test"].items()}
+    published["metrics"]["test_selected"] = {"epoch": 9, "metrics": better, "selected_on": "test Recall@20"}
+    assert "est-selected" not in render([plain])
+    first, second = render([plain, published]).split("\n\n")
+    assert second.startswith("Test-selected") and "best test Recall@20" in second
+    assert second.splitlines()[-1].split() == "B 0.1000 0.1000 0.0500 0.0500 9".split()
+    assert "0.1000" not in first
+
+
 def test_render_of_nothing() -> None:
     assert render([]) == "no runs to compare"
 
