@@ -19,22 +19,22 @@ _RECIPES: dict[str, tuple[str, Callable[[Path], None]]] = {"ml-100k": ("1", ml_1
 BUNDLED = tuple(_RECIPES)
 
 
-def prepare(name: str, data_path: str | Path) -> Path:
+def prepare(name: str, data_path: str | Path) -> Path | None:
     """Make a bundled dataset unless it is there already, whole or not at all.
 
     Args:
-        name: ``ml-100k`` or ``toy``.
+        name: ``ml-100k`` or ``toy``; any other name does nothing.
         data_path: Where datasets live. Where it cannot be written to, the user's cache folder
             (``$XDG_CACHE_HOME/recbole_diffmm/dataset``, by default below ``~/.cache``) takes its place.
 
     Returns:
-        The dataset's folder, ``<data_path>/<name>`` or its stand-in in the cache.
+        The dataset's folder, ``<data_path>/<name>`` or its stand-in in the cache; None for a name not bundled.
 
     Raises:
-        UserError: the name is not bundled, or the folder holds something else under this name.
+        UserError: the folder holds something else under this name.
     """
     if name not in _RECIPES:
-        raise UserError(f"{name} is not a bundled dataset, expected one of {', '.join(BUNDLED)}")
+        return None
     try:
         return _prepare(name, Path(data_path) / name)
     except CannotWriteError as error:

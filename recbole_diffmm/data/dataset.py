@@ -1,4 +1,4 @@
-"""RecBole's dataset with item modalities."""
+"""RecBole's dataset with checks of its files, and with item modalities."""
 
 from __future__ import annotations
 
@@ -11,12 +11,43 @@ import numpy as np
 import torch
 from recbole.data.dataset import Dataset
 
-from recbole_diffmm.data.features import ModalitySpec, hash_files, load_modality, require_file, select_modalities
+from recbole_diffmm.data.features import hash_files, load_modality, require_file, select_modalities
 from recbole_diffmm.data.modality import ModalityFeatures
 from recbole_diffmm.errors import UserError
 
 
-class MultimodalDataset(Dataset):
+class CheckedDataset(Dataset):
+    """RecBole's dataset, read from local files only and told in one line what is wrong with them.
+
+    Raises:
+        UserError: a file is missing or empty, or has no interactions or no column of ids.
+    """
+
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
+        # RecBole reads an empty file as a pandas error, and one without rows as an index error much later
+        folder = Path(dataset_path)
+        suffixes = self.benchmark_filename_list
+        if suffixes is not None and (not isinstance(suffixes, list) or len(suffixes) != 3):
+            raise UserError(f"benchmark_filename is {suffixes!r}, expected three suffixes such as [train, valid, test]")
+        files = [f"{token}.inter"] if suffixes is None else [f"{token}.{suffix}.inter" for suffix in suffixes]
+        for file in files:
+            require_file(folder / file, "interactions")
+            _check_header(folder / file, (self.uid_field, self.iid_field))
+        super()._load_inter_feat(token, dataset_path)
+        for file, rows in zip(files, self.file_size_list if suffixes else [len(self.inter_feat)], strict=True):
+            if rows == 0:
+                raise UserError(f"{folder / file} has no interactions below its header")
+
+    def _download(self) -> NoReturn:
+        # RecBole would fetch an archive from the network, or wait for a distributed group that is not there
+        folder = Path(self.dataset_path)
+        known = [p.name for p in folder.parent.glob("[!.]*") if p.is_dir()]
+        near = get_close_matches(self.dataset_name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "convert it first, see dataset/README.md"
+        raise UserError(f"dataset {self.dataset_name} is not in {folder.parent}: {folder} does not exist; {hint}")
+
+
+class MultimodalDataset(CheckedDataset):
     """RecBole's dataset plus the features of its items, one entry per modality.
 
     The dataset's YAML lists the modalities, under any names; paths are relative to the dataset's folder::
@@ -38,15 +69,17 @@ class MultimodalDataset(Dataset):
     def _data_processing(self) -> None:
         super()._data_processing()
         tokens = self.field2id_token[self.iid_field]
-        self._specs: list[ModalitySpec] = select_modalities(
+        specs = select_modalities(
             self.config["modalities"], self.config["use_modalities"], Path(self.dataset_path), self.dataset_name
         )
-        if not self._specs and getattr(self.config.model_class, "uses_modalities", False):
+        if not specs and getattr(self.config.model_class, "uses_modalities", False):
             raise UserError(
                 f"model {self.config['model']} needs at least one modality and dataset {self.dataset_name} gives none; "
                 "list them under 'modalities' in its YAML, and check use_modalities"
             )
-        self.modalities = {spec.name: load_modality(spec, tokens, self.dataset_name) for spec in self._specs}
+        self.modalities = {spec.name: load_modality(spec, tokens, self.dataset_name) for spec in specs}
+        # now, because a file that changes later is not what was read
+        self._feature_hashes = {spec.name: hash_files(spec.features, spec.ids) for spec in specs}
 
     def training_interactions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The user and item ids of this split's interactions (call it on the training split).
@@ -58,31 +91,11 @@ class MultimodalDataset(Dataset):
 
     def feature_hashes(self) -> dict[str, str]:
         """SHA-256 per modality over its feature file and id file, as hexadecimal digits."""
-        return {spec.name: hash_files(spec.features, spec.ids) for spec in self._specs}
+        return dict(self._feature_hashes)
 
     def data_hash(self) -> str:
         """SHA-256 of this dataset's interactions as raw ids, whatever their order; see :func:`interaction_hash`."""
         return interaction_hash(self)
-
-    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
-        # RecBole reads an empty file as a pandas error, and one without rows as an index error much later
-        folder = Path(dataset_path)
-        suffixes = self.benchmark_filename_list
-        files = [f"{token}.inter"] if suffixes is None else [f"{token}.{suffix}.inter" for suffix in suffixes]
-        for file in files:
-            require_file(folder / file, "interactions")
-        _check_header(folder / files[0], (self.uid_field, self.iid_field))
-        super()._load_inter_feat(token, dataset_path)
-        if len(self.inter_feat) == 0:
-            raise UserError(f"{folder / files[0]} has no interactions below its header")
-
-    def _download(self) -> NoReturn:
-        # RecBole would fetch an archive from the network, or wait for a distributed group that is not there
-        folder = Path(self.dataset_path)
-        known = [p.name for p in folder.parent.glob("[!.]*") if p.is_dir()]
-        near = get_close_matches(self.dataset_name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else "convert it first, see dataset/README.md"
-        raise UserError(f"dataset {self.dataset_name} is not in {folder.parent}: {folder} does not exist; {hint}")
 
 
 def interaction_hash(dataset: Dataset) -> str:

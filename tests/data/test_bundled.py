@@ -1,0 +1,140 @@
+"""The datasets that are made on first use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from recbole_diffmm.config import Config
+from recbole_diffmm.data import bundled, toy
+from recbole_diffmm.data.dataset import MultimodalDataset
+from recbole_diffmm.data.features import hash_files
+from recbole_diffmm.errors import UserError
+
+
+def load(name: str, data_path: Path) -> MultimodalDataset:
+    bundled.prepare(name, data_path)
+    values: dict[str, Any] = {"data_path": str(data_path), "use_gpu": False}
+    return MultimodalDataset(Config(model="DiffMM", dataset=name, config_dict=values))
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("dataset")
+
+
+@pytest.fixture(scope="module")
+def ml_100k(data_path: Path) -> MultimodalDataset:
+    return load("ml-100k", data_path)
+
+
+def test_ml_100k_is_the_liked_part_of_the_ratings(ml_100k: MultimodalDataset) -> None:
+    assert (ml_100k.user_num - 1, ml_100k.item_num - 1, ml_100k.inter_num) == (942, 1447, 55375)
+    assert list(ml_100k.inter_feat.columns) == ["user_id", "item_id"], "a rating would leak what is predicted"
+    assert {name: round(one.coverage, 4) for name, one in ml_100k.modalities.items()} == {
+        "text": 1.0,
+        "knowledge": 0.9509,
+    }
+
+
+def test_ml_100k_is_split_per_user(ml_100k: MultimodalDataset) -> None:
+    train, valid, test = load("ml-100k", Path(ml_100k.dataset_path).parent).build()
+    assert len(train) + len(valid) + len(test) == 55375
+    assert 0.78 < len(train) / 55375 < 0.82
+    per_user = torch.bincount(train.training_interactions()[0], minlength=943)
+    assert int(per_user[1:].min()) >= 1
+
+
+def test_features_of_ml_100k_put_like_beside_like(ml_100k: MultimodalDataset) -> None:
+    ids = ml_100k.field2token_id["item_id"]
+    for name, (film, like, unlike) in {
+        "text": ("172", "181", "288"),  # Star Wars films of 1980 and 1983; Scream
+        "knowledge": ("172", "181", "288"),
+    }.items():
+        matrix = ml_100k.modalities[name].matrix
+        assert torch.isfinite(matrix).all()
+        norms = matrix[ml_100k.modalities[name].observed].norm(dim=1)
+        torch.testing.assert_close(norms, torch.ones_like(norms))
+        assert matrix[ids[film]] @ matrix[ids[like]] > 0.3 + matrix[ids[film]] @ matrix[ids[unlike]]
+
+
+@pytest.mark.parametrize("name", bundled.BUNDLED)
+def test_made_twice_it_is_the_same_and_made_once_it_is_kept(name: str, tmp_path: Path, data_path: Path) -> None:
+    first, second = bundled.prepare(name, data_path), bundled.prepare(name, tmp_path)
+    assert first is not None and second is not None
+    files = sorted(file.name for file in first.iterdir())
+    assert files == sorted(file.name for file in second.iterdir())
+    for file in files:
+        assert hash_files(first / file) == hash_files(second / file)
+    assert list(second.parent.iterdir()) == [second], "no scratch folder stays"
+    times = {file: file.stat().st_mtime_ns for file in second.iterdir()}
+    assert bundled.prepare(name, tmp_path) == second
+    assert times == {file: file.stat().st_mtime_ns for file in second.iterdir()}
+
+
+def test_an_older_recipe_is_made_again_and_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    folder = bundled.prepare("toy", tmp_path)
+    assert folder is not None
+    (folder / bundled.STAMP).write_text("0\n")
+    (folder / "look.npy").write_bytes(b"old")
+    bundled.prepare("toy", tmp_path)
+    assert (folder / "look.npy").stat().st_size > 3
+    (folder / bundled.STAMP).unlink()
+    with pytest.raises(UserError, match="was not made by recbole_diffmm"):
+        bundled.prepare("toy", tmp_path)
+
+
+def test_an_interrupted_recipe_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(folder: Path) -> None:
+        (folder / "toy.train.inter").write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(bundled._RECIPES, "toy", ("1", broken))
+    with pytest.raises(KeyboardInterrupt):
+        bundled.prepare("toy", tmp_path / "dataset")
+    assert list((tmp_path / "dataset").iterdir()) == []
+
+
+def test_the_cache_stands_in_where_the_data_path_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dataset").write_text("a file where the folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = bundled.prepare("toy", tmp_path / "dataset")
+    assert folder == tmp_path / "cache" / "recbole_diffmm" / "dataset" / "toy"
+    assert (folder / "toy.train.inter").is_file()
+
+
+def test_other_names_are_not_bundled(tmp_path: Path) -> None:
+    assert bundled.prepare("baby", tmp_path) is None
+
+
+def test_the_toy_has_the_structure_it_promises(data_path: Path) -> None:
+    dataset = load("toy", data_path)
+    assert (dataset.user_num - 1, dataset.item_num - 1) == (toy.N_USERS, toy.N_ITEMS)
+    assert list(dataset.modalities) == ["look", "sound", "smell"]
+    assert dataset.modalities["smell"].coverage == 0.9
+    group = torch.tensor(
+        [-1, *(toy.item_group(int(token[-2:])) for token in dataset.field2id_token["item_id"][1:])]
+    )
+    for name, features in dataset.modalities.items():
+        seen = features.observed
+        centres = torch.stack([features.matrix[seen & (group == one)].mean(0) for one in range(toy.N_GROUPS)])
+        nearest = torch.cdist(features.matrix[seen], centres).argmin(1)
+        assert (nearest == group[seen]).float().mean() > 0.95, f"{name} does not reveal the groups"
+
+    frames = {
+        split: pd.read_csv(data_path / "toy" / f"toy.{split}.inter", sep="\t").map(lambda token: int(token[-2:]))
+        for split in ("train", "valid", "test")
+    }
+    held_out = pd.concat([frames["valid"], frames["test"]])
+    users, items = held_out.to_numpy().T
+    assert np.array_equal(toy.user_group(users), toy.item_group(items)), "a right model reaches a recall of 1"
+    unseen = set(items) - set(frames["train"]["item_id:token"])
+    assert len(unseen) == toy.N_GROUPS * toy.UNSEEN_PER_GROUP
+    assert not pd.concat(frames.values()).duplicated().any()

@@ -1,0 +1,133 @@
+"""MultimodalDataset on a handful of files, through the configuration that a user writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_diffmm.config import Config
+from recbole_diffmm.data.dataset import MultimodalDataset, interaction_hash
+from recbole_diffmm.errors import UserError
+
+ITEMS = [f"i{number}" for number in range(12)]
+ONE = {"modalities": {"smell": {"features": "smell.npy", "ids": "ids.txt"}}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "dataset" / "mini"
+    folder.mkdir(parents=True)
+    pairs = [(f"u{user}", item) for user in range(4) for item in ITEMS[user : user + 9]]
+    write(folder / "mini.inter", pairs)
+    np.save(folder / "smell.npy", np.arange(24, dtype="f4").reshape(12, 2) + 1)
+    (folder / "ids.txt").write_text("\n".join(reversed(ITEMS)))
+    return folder
+
+
+def write(path: Path, pairs: list[tuple[str, str]]) -> None:
+    path.write_text("user_id:token\titem_id:token\n" + "".join(f"{user}\t{item}\n" for user, item in pairs))
+
+
+def load(folder: Path, **settings: Any) -> MultimodalDataset:
+    values = {"data_path": str(folder.parent), "load_col": {"inter": ["user_id", "item_id"]}, "use_gpu": False}
+    return MultimodalDataset(Config(model="DiffMM", dataset=folder.name, config_dict={**values, **settings}))
+
+
+def refusal(folder: Path, **settings: Any) -> str:
+    with pytest.raises(UserError) as error:
+        load(folder, **settings)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def assert_aligned(dataset: MultimodalDataset) -> None:
+    smell = dataset.modalities["smell"]
+    assert smell.matrix.shape == (dataset.item_num, 2)
+    for token, item_id in dataset.field2token_id["item_id"].items():
+        row = 11 - ITEMS.index(token) if token != "[PAD]" else None
+        expected = [0.0, 0.0] if row is None else [2 * row + 1.0, 2 * row + 2.0]
+        assert smell.matrix[item_id].tolist() == expected
+
+
+def test_features_are_aligned_and_travel_with_every_split(folder: Path) -> None:
+    dataset = load(folder, **ONE)
+    assert_aligned(dataset)
+    train, valid, test = dataset.build()
+    for split in (train, valid, test):
+        assert split.modalities["smell"] is dataset.modalities["smell"]
+    users, items = train.training_interactions()
+    assert users.dtype == items.dtype == torch.int64
+    assert len(users) == len(train) == 28
+    assert users.min() == 1 and items.min() >= 1
+
+
+def test_filtering_shifts_no_row_and_features_add_no_item(folder: Path) -> None:
+    dataset = load(folder, item_inter_num_interval="[3,inf)", **ONE)
+    assert dataset.item_num == 9
+    assert_aligned(dataset)
+
+
+def test_presplit_files_keep_their_split_and_join_their_vocabularies(folder: Path) -> None:
+    write(folder / "mini.a.inter", [("u1", "i3"), ("u0", "i1")])
+    write(folder / "mini.b.inter", [("u0", "i3")])
+    write(folder / "mini.c.inter", [("u9", "i7"), ("u0", "i4"), ("u1", "i1")])
+    dataset = load(folder, benchmark_filename=["a", "b", "c"], **ONE)
+    assert list(dataset.field2id_token["item_id"]) == ["[PAD]", "i3", "i1", "i7", "i4"]
+    assert [len(split) for split in dataset.build()] == [2, 1, 3]
+    assert_aligned(dataset)
+    (folder / "mini.b.inter").unlink()
+    assert "mini.b.inter does not exist" in refusal(folder, benchmark_filename=["a", "b", "c"], **ONE)
+    assert "expected three suffixes" in refusal(folder, benchmark_filename=["a", "c"], **ONE)
+
+
+def test_use_modalities_selects_and_orders(folder: Path) -> None:
+    np.save(folder / "look.npy", np.ones((12, 3), dtype="f2"))
+    both = {"modalities": {**ONE["modalities"], "look": {"features": "look.npy", "ids": "ids.txt"}}}
+    assert list(load(folder, **both).modalities) == ["smell", "look"]
+    assert list(load(folder, use_modalities=["look", "smell"], **both).modalities) == ["look", "smell"]
+    assert list(load(folder, use_modalities=["look"], **both).modalities) == ["look"]
+    assert "use_modalities names 'taste'" in refusal(folder, use_modalities=["taste"], **both)
+
+
+@pytest.mark.parametrize("settings", [{}, {**ONE, "use_modalities": []}])
+def test_no_modality_at_all(folder: Path, settings: dict[str, Any]) -> None:
+    assert "needs at least one modality" in refusal(folder, **settings)
+
+
+def test_missing_and_empty_interactions(folder: Path) -> None:
+    path = folder / "mini.inter"
+    path.write_text("user_id:token\titem_id:token\n")
+    assert "mini.inter has no interactions" in refusal(folder, **ONE)
+    path.write_text("user\titem\nu1\ti1\n")
+    assert "no column user_id:token" in refusal(folder, **ONE)
+    path.write_bytes(b"")
+    assert "mini.inter is empty" in refusal(folder, **ONE)
+    path.unlink()
+    assert "mini.inter does not exist" in refusal(folder, **ONE)
+
+
+def test_a_missing_folder_is_never_downloaded(folder: Path) -> None:
+    message = refusal(folder.parent / "mimi", **ONE)
+    assert "dataset mimi is not in" in message and "did you mean mini?" in message
+
+
+def test_hashes_follow_content_alone(folder: Path) -> None:
+    before = load(folder, **ONE)
+    header, *rows = (folder / "mini.inter").read_text().splitlines()
+    (folder / "mini.inter").write_text("\n".join([header, *reversed(rows)]) + "\n")
+    after = load(folder, **ONE)
+    assert before.data_hash() == after.data_hash()
+    assert before.feature_hashes() == after.feature_hashes()
+    splits = after.build()
+    assert after.data_hash() == before.data_hash(), "RecBole shuffles in place"
+    assert len({interaction_hash(split) for split in splits}) == 3
+
+    (folder / "mini.inter").write_text("\n".join([header, *rows[1:]]) + "\n")
+    (folder / "ids.txt").write_text("\n".join(ITEMS))
+    changed = load(folder, **ONE)
+    assert changed.data_hash() != before.data_hash()
+    assert changed.feature_hashes() != before.feature_hashes()
