@@ -23,25 +23,25 @@ def squared_norm(*tensors: Tensor) -> Tensor:
 
 
 class _SoftmaxDenominator(torch.autograd.Function):
-    """``mean(log sum_k exp((q . k - 1) / tau)) + 1 / tau`` that keeps one ``(B, N)`` buffer and its own gradient.
+    """``sum_b w_b log sum_k exp((q_b . k - 1) / tau)`` that keeps one ``(B, N)`` buffer and its own gradient.
 
     Cosines are at most 1, so that shifting by 1 instead of by the row's maximum cannot overflow.
     """
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
-        weights = torch.matmul(queries / temperature, keys.t()).sub_(1.0 / temperature).exp_()  # (B, N)
-        total = weights.sum(dim=1, keepdim=True)
-        weights.div_(total)
-        ctx.save_for_backward(queries, keys, weights)
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, weight: Tensor, temperature: float) -> Tensor:
+        softmax = torch.matmul(queries / temperature, keys.t()).sub_(1.0 / temperature).exp_()  # (B, N)
+        total = softmax.sum(dim=1)
+        softmax.mul_((weight / total).unsqueeze(1))
+        ctx.save_for_backward(queries, keys, softmax)
         ctx.temperature = temperature
-        return total.log().mean() + 1.0 / temperature
+        return weight @ total.log()
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
-        queries, keys, weights = ctx.saved_tensors
-        scale = grad_outputs[0] / (ctx.temperature * queries.shape[0])
-        return scale * (weights @ keys), scale * (weights.t() @ queries), None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        queries, keys, softmax = ctx.saved_tensors
+        scale = grad_outputs[0] / ctx.temperature
+        return scale * (softmax @ keys), scale * (softmax.t() @ queries), None, None
 
 
 def infonce_loss(queries: Tensor, keys: Tensor, nodes: Tensor, temperature: float) -> Tensor:
@@ -55,7 +55,10 @@ def infonce_loss(queries: Tensor, keys: Tensor, nodes: Tensor, temperature: floa
         nodes: ``(B,)`` rows that are contrasted; repeated ones count as often as they occur.
         temperature: ``tau``.
     """
+    # A node that occurs often in the batch is compared with all others once and weighted, which is the same sum.
+    nodes, counts = torch.unique(nodes, return_counts=True)
+    weight = counts.to(queries.dtype) / counts.sum()
     keys = F.normalize(keys)
     picked = F.normalize(queries[nodes])  # (B, D)
-    positive = (picked * keys[nodes]).sum(dim=1).mean() / temperature
-    return _SoftmaxDenominator.apply(picked, keys, temperature) - positive
+    positive = weight @ ((picked * keys[nodes]).sum(dim=1) - 1.0)
+    return _SoftmaxDenominator.apply(picked, keys, weight, temperature) - positive / temperature
