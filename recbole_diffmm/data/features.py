@@ -94,8 +94,10 @@ def _spec(name: Any, entry: Any, folder: Path) -> ModalitySpec:
     for key in entry:
         if key not in known:
             near = get_close_matches(str(key), known, n=1)
-            raise UserError(f"modalities.{name} has an unknown key {key!r}, known are {', '.join(known)}"
-                            + (f"; did you mean {near[0]}?" if near else ""))
+            raise UserError(
+                f"modalities.{name} has an unknown key {key!r}, known are {', '.join(known)}"
+                + (f"; did you mean {near[0]}?" if near else "")
+            )
     ids = entry.get("ids", str(Path(entry["features"]).with_suffix(".ids")))
     if not isinstance(ids, str):
         raise UserError(f"modalities.{name}.ids is {ids!r}, expected a file of raw item ids, one a line")

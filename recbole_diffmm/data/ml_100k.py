@@ -4,6 +4,12 @@ Ratings of 4 and more count as interactions; the rating itself is not kept, so n
 for title, release year and genres, ``knowledge`` for the Freebase triples of the film that an item is linked to. Both
 are TF-IDF weights reduced by a truncated SVD, rows scaled to length 1 (latent semantic analysis). Neither sees an
 interaction.
+
+RecBole's ``ml-100k.link`` does not fit its ``ml-100k.item``: it numbers films as MovieLens-1M does (it skips each of
+the numbers below 1683 that MovieLens-1M skips), so joined as it is, every film gets the facts of another. The table
+``ml_100k_links.tsv`` beside this module translates; it was compiled by hand, film by film, by title and year, and
+doubtful films were left out. A test holds that with it a film's Freebase genres go with its MovieLens genres, and that
+without it they do not.
 """
 
 from __future__ import annotations
@@ -54,7 +60,9 @@ def _knowledge_words() -> pd.Series:
     """Per item id that is linked to Freebase: one word for each relation of its film together with the other end."""
     triples = _read("kg")
     triples["word"] = triples["relation_id"] + ":" + triples["tail_id"]
-    linked = _read("link").merge(triples, left_on="entity_id", right_on="head_id")
+    numbering = pd.read_csv(Path(__file__).with_name("ml_100k_links.tsv"), sep="\t", dtype=str)
+    films = _read("link").rename(columns={"item_id": "link_id"}).merge(numbering, on="link_id")
+    linked = films.merge(triples, left_on="entity_id", right_on="head_id")
     return linked.groupby("item_id", sort=False)["word"].agg(list)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recbole_diffmm.config import Config
-from recbole_diffmm.data import bundled, toy
+from recbole_diffmm.data import bundled, ml_100k, toy
 from recbole_diffmm.data.dataset import MultimodalDataset
 from recbole_diffmm.data.features import hash_files
 from recbole_diffmm.errors import UserError
@@ -29,38 +29,66 @@ def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ml_100k(data_path: Path) -> MultimodalDataset:
+def films(data_path: Path) -> MultimodalDataset:
     return load("ml-100k", data_path)
 
 
-def test_ml_100k_is_the_liked_part_of_the_ratings(ml_100k: MultimodalDataset) -> None:
-    assert (ml_100k.user_num - 1, ml_100k.item_num - 1, ml_100k.inter_num) == (942, 1447, 55375)
-    assert list(ml_100k.inter_feat.columns) == ["user_id", "item_id"], "a rating would leak what is predicted"
-    assert {name: round(one.coverage, 4) for name, one in ml_100k.modalities.items()} == {
+def test_ml_100k_is_the_liked_part_of_the_ratings(films: MultimodalDataset) -> None:
+    assert (films.user_num - 1, films.item_num - 1, films.inter_num) == (942, 1447, 55375)
+    assert list(films.inter_feat.columns) == ["user_id", "item_id"], "a rating would leak what is predicted"
+    assert {name: round(one.coverage, 4) for name, one in films.modalities.items()} == {
         "text": 1.0,
-        "knowledge": 0.9509,
+        "knowledge": 0.9088,
     }
 
 
-def test_ml_100k_is_split_per_user(ml_100k: MultimodalDataset) -> None:
-    train, valid, test = load("ml-100k", Path(ml_100k.dataset_path).parent).build()
+def test_ml_100k_is_split_per_user(films: MultimodalDataset) -> None:
+    train, valid, test = load("ml-100k", Path(films.dataset_path).parent).build()
     assert len(train) + len(valid) + len(test) == 55375
     assert 0.78 < len(train) / 55375 < 0.82
     per_user = torch.bincount(train.training_interactions()[0], minlength=943)
     assert int(per_user[1:].min()) >= 1
 
 
-def test_features_of_ml_100k_put_like_beside_like(ml_100k: MultimodalDataset) -> None:
-    ids = ml_100k.field2token_id["item_id"]
-    for name, (film, like, unlike) in {
-        "text": ("172", "181", "288"),  # Star Wars films of 1980 and 1983; Scream
-        "knowledge": ("172", "181", "288"),
-    }.items():
-        matrix = ml_100k.modalities[name].matrix
+def test_features_of_ml_100k_put_like_beside_like(films: MultimodalDataset) -> None:
+    star_wars, empire, jedi, scream = (films.field2token_id["item_id"][token] for token in ("50", "172", "181", "288"))
+    for name, (film, like) in {"text": (empire, jedi), "knowledge": (star_wars, empire)}.items():
+        matrix, observed = films.modalities[name].matrix, films.modalities[name].observed
         assert torch.isfinite(matrix).all()
-        norms = matrix[ml_100k.modalities[name].observed].norm(dim=1)
+        norms = matrix[observed].norm(dim=1)
         torch.testing.assert_close(norms, torch.ones_like(norms))
-        assert matrix[ids[film]] @ matrix[ids[like]] > 0.3 + matrix[ids[film]] @ matrix[ids[unlike]]
+        assert matrix[film] @ matrix[like] > 0.8
+        assert matrix[film] @ matrix[scream] < 0.5
+
+
+def genre_agreement(item_of_entity: pd.Series) -> pd.Series:
+    """Per MovieLens genre: its highest correlation with one of Freebase's, over the films."""
+    triples = ml_100k._read("kg")
+    triples = triples[triples["relation_id"] == "film.film.genre"].drop_duplicates()
+    freebase = pd.crosstab(triples["head_id"], triples["tail_id"]).astype(float)
+    movielens = ml_100k._read("item").set_index("item_id")["class"].str.get_dummies(sep=" ").astype(float)
+    known = item_of_entity[item_of_entity.index.isin(freebase.index)]
+    one, other = (table.to_numpy() for table in (freebase.loc[known.index], movielens.loc[known.to_numpy()]))
+    enough = one.sum(0) > 20, other.sum(0) > 20
+    one, other = (
+        (table[:, keep] - table[:, keep].mean(0)) / table[:, keep].std(0)
+        for table, keep in zip((one, other), enough, strict=True)
+    )
+    best = np.abs(one.T @ other / len(known)).max(0)
+    return pd.Series(best, index=movielens.columns[enough[1]])
+
+
+def test_recboles_links_fit_its_items_only_through_the_table() -> None:
+    link = ml_100k._read("link")
+    as_shipped = genre_agreement(link.set_index("entity_id")["item_id"])
+    numbering = pd.read_csv(Path(ml_100k.__file__).with_name("ml_100k_links.tsv"), sep="\t", dtype=str)
+    assert not numbering["item_id"].duplicated().any()
+    assert numbering["link_id"].isin(link["item_id"]).all()
+    linked = link.rename(columns={"item_id": "link_id"}).merge(numbering, on="link_id")
+    translated = genre_agreement(linked.set_index("entity_id")["item_id"])
+    assert as_shipped.max() < 0.2, "a mended RecBole needs no table"
+    assert translated[["Animation", "Documentary", "Horror", "Western"]].min() > 0.75
+    assert translated.min() > 0.3
 
 
 @pytest.mark.parametrize("name", bundled.BUNDLED)
@@ -119,9 +147,7 @@ def test_the_toy_has_the_structure_it_promises(data_path: Path) -> None:
     assert (dataset.user_num - 1, dataset.item_num - 1) == (toy.N_USERS, toy.N_ITEMS)
     assert list(dataset.modalities) == ["look", "sound", "smell"]
     assert dataset.modalities["smell"].coverage == 0.9
-    group = torch.tensor(
-        [-1, *(toy.item_group(int(token[-2:])) for token in dataset.field2id_token["item_id"][1:])]
-    )
+    group = torch.tensor([-1, *(toy.item_group(int(token[-2:])) for token in dataset.field2id_token["item_id"][1:])])
     for name, features in dataset.modalities.items():
         seen = features.observed
         centres = torch.stack([features.matrix[seen & (group == one)].mean(0) for one in range(toy.N_GROUPS)])

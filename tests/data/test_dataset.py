@@ -112,7 +112,7 @@ def test_missing_and_empty_interactions(folder: Path) -> None:
 
 def test_a_missing_folder_is_never_downloaded(folder: Path) -> None:
     message = refusal(folder.parent / "mimi", **ONE)
-    assert "dataset mimi is not in" in message and "did you mean mini?" in message
+    assert "mimi" in message and "did you mean mini?" in message
 
 
 def test_hashes_follow_content_alone(folder: Path) -> None:

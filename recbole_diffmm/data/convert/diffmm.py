@@ -57,14 +57,16 @@ def convert(folder: str | Path, name: str, out: str | Path, overwrite: bool = Fa
     for path in features.values():
         rows = len(open_matrix(path))
         if rows != n_items:
-            raise UserError(f"{path} has {rows} rows, but the matrices have {n_items} items; one row per item is needed")
+            raise UserError(
+                f"{path} has {rows} rows, but the matrices have {n_items} items; one row per item is needed"
+            )
     _report(name, matrices, n_users, n_items, list(features))
     return write_folder(Path(out) / name, partial(_write, name, matrices, features, n_items), overwrite)
 
 
 def _interactions(path: Path) -> sp.coo_matrix:
     matrix = restricted_load(path)
-    if not sp.issparse(matrix):
+    if isinstance(matrix, np.ndarray):
         raise UserError(f"{path} holds an array, expected a sparse matrix, users x items")
     if not np.isfinite(matrix.data.astype(np.float64)).all():
         raise UserError(f"{path} holds values that are not finite; an interaction is any finite value but 0")

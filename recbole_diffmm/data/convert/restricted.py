@@ -27,7 +27,8 @@ class _Record:
     __slots__ = ("args", "kind", "state")
 
     def __init__(self, kind: str, args: tuple[Any, ...]) -> None:
-        self.kind, self.args, self.state = kind, args, None
+        self.kind, self.args = kind, args
+        self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -76,7 +77,7 @@ class _Reader(pickle.Unpickler):
             return _Maker("buffer")
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return _Maker(name)
-        if (module, name) == ("_codecs", "encode"):  # how protocols 0 to 2 spell bytes
+        if (module, name) in (("_codecs", "encode"), ("__builtin__", "bytes")):  # how protocol 2 spells bytes
             return _Maker("encode")
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
@@ -160,7 +161,7 @@ def _bytes(raw: Any) -> bytes:
     if isinstance(raw, pickle.PickleBuffer):
         raw = raw.raw()
     if isinstance(raw, _Record) and raw.kind == "encode":
-        raw = raw.args[0]
+        raw = raw.args[0] if raw.args else ""
     if isinstance(raw, str):
         return raw.encode("latin1")
     if isinstance(raw, (bytes, bytearray, memoryview)):
