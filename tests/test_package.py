@@ -63,8 +63,9 @@ def test_wheel_holds_package_and_properties(wheel: Path, repository: Path) -> No
         names = set(archive.namelist())
     for yaml in (repository / "properties").rglob("*.yaml"):
         assert f"recbole_diffmm/properties/{yaml.relative_to(repository / 'properties').as_posix()}" in names
-    for module in (repository / "recbole_diffmm").rglob("*.py"):
-        assert module.relative_to(repository).as_posix() in names
+    for path in (repository / "recbole_diffmm").rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert path.relative_to(repository).as_posix() in names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/")) or name.endswith(".pyc")]
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
