@@ -23,7 +23,8 @@ from recbole_diffmm.data.dataset import interaction_hash
 
 SCHEMA_VERSION = 1
 
-# What says where files lie, what is shown and how many users are scored at once, but cannot move a number: a run keeps its name when these change.
+# What says where files lie, what is shown and how many users are scored at once cannot move a number: a run keeps its
+# name when these change.
 _NOT_IN_NAME = frozenset(
     {
         "checkpoint_dir",
@@ -36,6 +37,7 @@ _NOT_IN_NAME = frozenset(
         "properties_dir",
         "results_dir",
         "resume",
+        "resume_every",
         "show_progress",
         "state",
         "tensorboard",

@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from recbole.trainer import Trainer
+from recbole.trainer import NCLTrainer, Trainer
 from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import dict2str, set_color
 from tqdm import tqdm
@@ -36,7 +36,7 @@ class RunTrainer(Trainer):
         diagnostics: What a subclass wants to see of the current epoch; it goes to the log, the curve and TensorBoard.
         best_epoch: The epoch that validation selected, from 0; None before the first.
         test_selected: Under ``protocol: paper``, the epoch with the best test metric; None otherwise.
-        resume_file: Where the state of an unfinished run is kept after every epoch; None keeps none.
+        resume_file: Where the state of an unfinished run is kept, every `resume_every` epochs; None keeps none.
 
     Raises:
         UserError: More than one process was asked for.
@@ -241,7 +241,7 @@ class RunTrainer(Trainer):
 
     def _test_epoch(self) -> None:
         with self.phase("test_evaluation"):
-            result = self.evaluate(self._test_data, load_best_model=False)
+            result = self.evaluate(self._test_data, load_best_model=False) or {}
         self.curve[-1]["test"] = dict(result)
         self.logger.info(f"epoch {self._epoch} test (protocol: paper): \n{dict2str(result)}")
         score, best = result[self.valid_metric], self.test_selected
@@ -305,7 +305,8 @@ class RunTrainer(Trainer):
             "state_dict": dict(self.model.state_dict()),
             "other_parameter": self.model.other_parameter(),
         }
-        checkpoint.save(path, content)
+        with self.phase("saving"):
+            checkpoint.save(path, content)
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {path}")
 
@@ -326,15 +327,23 @@ class RunTrainer(Trainer):
         self.logger.info(f"Loading model structure and parameters from {path}")
 
     def _save_resume_state(self, next_epoch: int) -> None:
-        if self.resume_file is None:
+        every = 1 if self.config["resume_every"] is None else self.config["resume_every"]
+        if self.resume_file is None or every == 0 or isinstance(self, NCLTrainer):
             return
-        optimizers, seen = {}, {}
+        if next_epoch % every and next_epoch < self.epochs:
+            return
+        with self.phase("saving"):
+            checkpoint.save(self.resume_file, self._resume_state(next_epoch))
+
+    def _resume_state(self, next_epoch: int) -> dict[str, Any]:
+        optimizers: dict[str, Any] = {}
+        seen: dict[int, str] = {}
         for name, value in sorted(vars(self).items(), reverse=True):
             if isinstance(value, torch.optim.Optimizer):
                 # Some trainers switch `optimizer` between others: an alias is stored as the other's name.
                 optimizers[name] = seen.get(id(value)) or value.state_dict()
                 seen.setdefault(id(value), name)
-        content = {
+        return {
             **self._identity(),
             "kind": "resume",
             "next_epoch": next_epoch,
@@ -351,14 +360,16 @@ class RunTrainer(Trainer):
             "extra_state": self.extra_state(),
             "random": random_state(self._loaders),
         }
-        checkpoint.save(self.resume_file, content)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
         """Continue from the state of an unfinished run, as if it had not been interrupted.
 
         Raises:
-            UserError: The file is unreadable, no such state, or of another model or dataset.
+            UserError: The file is unreadable, no such state, or of another model or dataset; or the model is NCL.
         """
+        if isinstance(self, NCLTrainer):
+            # Its loop clusters the embeddings before it calls an epoch, where nothing can be put back in time.
+            raise UserError("resume: true: NCL cannot continue a stopped run; leave resume out to train it again")
         content = checkpoint.load(resume_file)
         if content.get("kind") != "resume":
             raise UserError(f"checkpoint {resume_file}: holds a trained model and no training state; use resume: true")

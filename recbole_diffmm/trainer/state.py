@@ -15,7 +15,8 @@ from torch import nn
 def random_state(loaders: Iterable[Any]) -> dict[str, Any]:
     """Return the states of Python's, NumPy's and PyTorch's generators and of the loaders' own, as plain values."""
     version, numbers, spare = random.getstate()
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - RecBole samples from it
+    legacy: Any = np.random.get_state()  # noqa: NPY002 - RecBole samples from it
+    name, keys, position, has_gauss, gauss = legacy
     return {
         "python": [version, list(numbers), spare],
         "numpy": [name, keys.astype(np.int64), position, has_gauss, gauss],

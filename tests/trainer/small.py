@@ -35,4 +35,6 @@ def numbers(result: RunResult) -> dict[str, Any]:
 def best_parameters(result: RunResult) -> dict[str, torch.Tensor]:
     """The parameters and buffers of the run's best checkpoint."""
     content = checkpoint.load(f"saved/{result.record_path.stem}.pth")
-    return {name: value.coalesce().to_dense() if value.is_sparse else value for name, value in content["state_dict"].items()}
+    return {
+        name: value.coalesce().to_dense() if value.is_sparse else value for name, value in content["state_dict"].items()
+    }

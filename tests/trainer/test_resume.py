@@ -14,6 +14,7 @@ import torch
 
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.trainer import checkpoint
+from recbole_diffmm.trainer.base import RunTrainer
 from tests.trainer.small import SETTINGS, best_parameters, numbers, small_run
 
 # What a process does that is killed at a chosen moment of its training.
@@ -178,3 +179,27 @@ def test_a_state_of_other_data_is_refused():
     checkpoint.save(state, {**checkpoint.load(state), "train_hash": "another"})
     with pytest.raises(UserError, match="training split is another"):
         small_run(resume=True)
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, 3), (2, 2), (0, None)])
+def test_states_are_kept_as_often_as_asked(every, expected):
+    whole = small_run()
+    with pytest.raises(_Stopped):
+        small_run(on_epoch=_stop_after(3), resume_every=every)
+    states = list(Path("saved").glob("*.resume.pth"))
+    assert [checkpoint.load(state)["next_epoch"] for state in states] == ([] if expected is None else [expected])
+    whole.record_path.unlink()
+    epochs = []
+    resumed = small_run(resume=True, on_epoch=lambda epoch, score: epochs.append(epoch))
+    assert epochs[0] == (expected or 0)
+    _same(resumed, whole)
+
+
+def test_ncl_says_that_it_cannot_be_continued():
+    from recbole.trainer import NCLTrainer
+
+    class Trainer(RunTrainer, NCLTrainer):
+        pass
+
+    with pytest.raises(UserError, match="NCL cannot continue"):
+        object.__new__(Trainer).resume_checkpoint("c.pth")
