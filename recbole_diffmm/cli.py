@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("folder", type=Path, help="folder of the published files")
     convert.add_argument("--name", required=True, help="name of the dataset to write")
     convert.add_argument("--out", type=Path, default=Path("dataset"), help="where datasets live (default: dataset)")
+    convert.add_argument("--overwrite", action="store_true", help="replace a dataset of that name with other content")
 
     evaluate = _command(commands, "evaluate", _evaluate, "print a checkpoint's validation and test metrics")
     evaluate.add_argument("checkpoint", type=Path, help="a .pth file that a run wrote")
@@ -151,7 +152,7 @@ def _convert(given: Any, _: list[str]) -> None:
     from recbole_diffmm.data.convert.diffmm import convert
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    _say(f"wrote {convert(given.folder, given.name, given.out)}")
+    _say(f"wrote {convert(given.folder, given.name, given.out, given.overwrite)}")
 
 
 def _evaluate(given: Any, _: list[str]) -> None:

@@ -99,13 +99,13 @@ def is_multimodal(model_class: type) -> bool:
 
 def get_dataset_class(config: Any) -> type:
     """Return the dataset class for the configured model: one with modalities, or what RecBole would take."""
-    if is_multimodal(config.model_class):
-        from recbole_diffmm.data.dataset import MultimodalDataset
-
-        return MultimodalDataset
     from recbole.data import dataset
 
-    return getattr(dataset, f"{config['model']}Dataset", dataset.Dataset)
+    from recbole_diffmm.data.dataset import CheckedDataset, MultimodalDataset
+
+    if is_multimodal(config.model_class):
+        return MultimodalDataset
+    return getattr(dataset, f"{config['model']}Dataset", CheckedDataset)
 
 
 def get_trainer_class(config: Any) -> type:

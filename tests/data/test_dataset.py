@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_diffmm.cli import main
 from recbole_diffmm.config import Config
 from recbole_diffmm.data.dataset import MultimodalDataset, interaction_hash
 from recbole_diffmm.errors import UserError
@@ -131,3 +132,14 @@ def test_hashes_follow_content_alone(folder: Path) -> None:
     changed = load(folder, **ONE)
     assert changed.data_hash() != before.data_hash()
     assert changed.feature_hashes() != before.feature_hashes()
+
+
+@pytest.mark.parametrize("model", ["BPR", "DiffMM"])
+def test_the_command_line_tells_any_model_s_user_what_is_wrong(
+    folder: Path, capsys: pytest.CaptureFixture[str], model: str
+) -> None:
+    (folder / "mini.inter").write_bytes(b"")
+    arguments = ["run", f"--model={model}", "--dataset=mini", f"--data_path={folder.parent}"]
+    assert main([*arguments, "--load_col={inter: [user_id, item_id]}"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: interactions file") and "mini.inter is empty" in error

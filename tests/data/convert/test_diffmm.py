@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from recbole_diffmm.cli import main
 from recbole_diffmm.config import Config
 from recbole_diffmm.data.convert.diffmm import convert, restricted_load
 from recbole_diffmm.data.dataset import MultimodalDataset
@@ -283,3 +284,18 @@ def test_every_truncation_of_a_good_pickle_is_told(tmp_path: Path) -> None:
         (tmp_path / "cut.pkl").write_bytes(whole[:length])
         with pytest.raises(UserError):
             restricted_load(tmp_path / "cut.pkl")
+
+
+def test_the_command_line_converts_and_refuses(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["convert", "diffmm", str(published), "--name", "mini", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    np.save(published / "smell_feat.npy", np.zeros((N_ITEMS, 3), dtype="f4"))
+    assert main(arguments) == 2
+    assert "error: " in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
+    dump(published / "trnMat.pkl", Runs(os.system, "touch trace"))
+    assert main(arguments) == 2
+    assert f"error: {published}/trnMat.pkl is refused: it asks for {os.name}.system" in capsys.readouterr().err
+    assert not Path("trace").exists()
