@@ -312,10 +312,20 @@ def pandas_copies() -> tuple[bool, str]:
     from recbole.data.dataset import dataset
 
     dataset.pd = _Proxy(pd, read_csv=_read_csv)
+    # pandas 3 hands out read-only arrays, and a tensor made of one would share its memory.
+    dataset.torch = _Proxy(torch, LongTensor=_owning(torch.LongTensor), FloatTensor=_owning(torch.FloatTensor))
     dataset.Dataset._fill_nan = _fill_nan
     dataset.Dataset._remap = _remap
     dataset.Dataset._normalize = _normalize
     return True, f"pandas {pd.__version__}"
+
+
+def _owning(tensor_type: Callable[[Any], torch.Tensor]) -> Callable[[Any], torch.Tensor]:
+    def make(values: Any) -> torch.Tensor:
+        read_only = isinstance(values, np.ndarray) and not values.flags.writeable
+        return tensor_type(values.copy() if read_only else values)
+
+    return make
 
 
 def _read_csv(*args: Any, **kwargs: Any) -> pd.DataFrame:
@@ -365,7 +375,7 @@ def _remap(self: Any, remap_list: list[tuple[pd.DataFrame, str, Any]]) -> None:
         if ftype == FeatureType.TOKEN:
             feat[field] = ids
         elif ftype == FeatureType.TOKEN_SEQ:
-            feat[field] = np.split(ids, np.cumsum(_lengths(feat[field]))[:-1])
+            feat[field] = pd.Series(np.split(ids, np.cumsum(_lengths(feat[field]))[:-1]), feat.index)
 
 
 def _normalize(self: Any) -> None:
@@ -383,7 +393,7 @@ def _normalize(self: Any) -> None:
                 feat[field] = _unit_scaled(self, field, feat[field].to_numpy())
             elif self.field2type[field] == FeatureType.FLOAT_SEQ:
                 scaled = _unit_scaled(self, field, np.concatenate(list(feat[field])))
-                feat[field] = np.split(scaled, np.cumsum(_lengths(feat[field]))[:-1])
+                feat[field] = pd.Series(np.split(scaled, np.cumsum(_lengths(feat[field]))[:-1]), feat.index)
 
 
 def _unit_scaled(dataset: Any, field: str, values: np.ndarray) -> np.ndarray:
@@ -446,6 +456,51 @@ def coverage_metrics() -> tuple[bool, str]:
     return True, "on every stack"
 
 
+# --- A9, A11: single models --------------------------------------------------------------------------------------
+
+_SPARSE_PRODUCTS = ("lightgcn", "sgl", "ncl", "gcmc", "spectralcf", "dgcf", "dmf")
+
+
+def nncf_neighbours() -> tuple[bool, str]:
+    """NNCF's `neigh_info_method: knn` calls ItemKNN's similarity as it was before RecBole 1.2.1.
+
+    Upstream: no thread known
+    Always acts: every stack is concerned.
+    """
+    nncf = _module("model.general_recommender.nncf")
+    itemknn = _module("model.general_recommender.itemknn")
+
+    class ComputeSimilarity:
+        def __init__(self, matrix: Any, topk: int) -> None:
+            self.matrix, self.topk = matrix, topk
+
+        def compute_similarity(self, method: str) -> Any:
+            return itemknn.ComputeSimilarity(self.matrix, topk=self.topk, method=method).compute_similarity()
+
+    nncf.ComputeSimilarity = ComputeSimilarity
+    return True, "on every stack"
+
+
+def sparse_products() -> tuple[bool, str]:
+    """Graph models crash with `enable_amp` because sparse products are not made for half precision.
+
+    Upstream: no thread known
+    Changes nothing unless `enable_amp` is set.
+    """
+
+    def mm(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device_type=right.device.type, enabled=False):
+            half = right.dtype in {torch.bfloat16, torch.float16}
+            return torch.sparse.mm(left, right.float() if half else right)
+
+    sparse = _Proxy(torch.sparse, mm=mm)
+    for name in _SPARSE_PRODUCTS:
+        _module(f"model.general_recommender.{name}").torch = _Proxy(torch, sparse=sparse)
+    layers = _module("model.layers")  # NGCF's
+    layers.torch = _Proxy(torch, sparse=sparse)
+    return True, "single precision for sparse products"
+
+
 MENDS: dict[str, Callable[[], tuple[bool, str]]] = {
     mend.__name__: mend
     for mend in (
@@ -456,5 +511,7 @@ MENDS: dict[str, Callable[[], tuple[bool, str]]] = {
         pandas_copies,
         hyperopt_generators,
         coverage_metrics,
+        nncf_neighbours,
+        sparse_products,
     )
 }

@@ -121,10 +121,10 @@ def _property_layers(kind: str, name: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _shown(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    for base in (Path.cwd(), properties_dir().parent):
+        if path.is_relative_to(base):
+            return str(path.relative_to(base))
+    return str(path)
 
 
 @lru_cache(maxsize=1)
@@ -311,6 +311,7 @@ class Config(RecBoleConfig):
                 f"learning_rate in {self.source('learning_rate')} must be above 0, got {values['learning_rate']}"
             )
         self._check_valid_metric()
+        self._check_dataset()
         settings = getattr(self.model_class, "config_class", None)
         if settings is not None:
             self._check_settings(settings)
@@ -326,14 +327,18 @@ class Config(RecBoleConfig):
         known |= {metric.lower() for metric in self.final_config_dict["metrics"]}
         if name.lower() not in known:
             raise UserError(
-                f"valid_metric in {self.source('valid_metric')} is {name}, which metrics and topk do not give"
-                f"{registry.nearest(name, known)}"
+                f"valid_metric is {name} ({self.source('valid_metric')}), which metrics and topk do not give"
+                f"{registry.nearest(name, known)}; set valid_metric too"
             )
 
     def _check_settings(self, settings: Any) -> None:
         from pydantic import ValidationError
 
         given = {key: self.final_config_dict[key] for key in settings.model_fields if key in self.final_config_dict}
+        for key, value in given.items():
+            # pydantic would take "1" and true for the number 1.
+            if settings.model_fields[key].annotation in {int, float} and isinstance(value, (bool, str)):
+                raise UserError(f"{key} in {self.source(key)} must be a number, got {_quoted(value)}")
         try:
             settings.model_validate(given)
         except ValidationError as error:
@@ -362,16 +367,21 @@ class Config(RecBoleConfig):
         from recbole_diffmm.data import bundled
 
         folder = Path(self.final_config_dict["data_path"])
-        if self.dataset in bundled.BUNDLED:
-            folder = bundled.prepare(self.dataset, folder.parent)
-        self.final_config_dict["data_path"] = str(folder)
-        if not folder.is_dir():
-            names = dataset_names(folder.parent)
-            if self.dataset in names:
-                hint = "; make it as properties/dataset and dataset/README.md say, or set data_path"
-            else:
-                hint = registry.nearest(self.dataset, names)
-            raise UserError(f"dataset {self.dataset!r}: there is no folder {folder}{hint}")
+        self.final_config_dict["data_path"] = str(bundled.prepare(self.dataset, folder.parent) or folder)
+        self._check_dataset()
+
+    def _check_dataset(self) -> None:
+        from recbole_diffmm.data import bundled
+
+        folder = Path(self.final_config_dict["data_path"])
+        if self.dataset in bundled.BUNDLED or folder.is_dir():
+            return
+        names = dataset_names(folder.parent)
+        if self.dataset in names:
+            hint = "; dataset/README.md says how to get and convert it; data_path says where datasets are"
+        else:
+            hint = registry.nearest(self.dataset, names) or f"; known datasets: {', '.join(names)}"
+        raise UserError(f"unknown dataset {self.dataset!r}: there is no folder {folder}{hint}")
 
     def settle(self, n_items: int) -> None:
         """Turn `eval_users_per_batch` into RecBole's batch of user-item cells, `n_items` counting PAD.

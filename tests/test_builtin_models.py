@@ -1,0 +1,69 @@
+"""Every general recommender of RecBole that needs no extra package trains, reloads its best epoch and evaluates."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+
+import pytest
+import torch
+
+from recbole_diffmm import registry, run
+from recbole_diffmm.cli import main
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.quick_start import load
+
+# What one epoch on 60 users needs that RecBole's defaults for thousands do not have.
+SMALL = {
+    "DGCF": {"train_batch_size": 64},  # it samples as many users as a batch has items
+}
+QUICK = {"epochs": 1, "show_progress": False, "state": "ERROR"}
+NEEDS = {"NCL": ("faiss", "ncl", {}), "LDiffRec": ("kmeans_pytorch", "ldiffrec", {"n_cate": 2})}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model", [name for name in registry.recbole_model_names() if name not in {"NCL", "RaCT"}])
+def test_trains_reloads_and_evaluates(model: str) -> None:
+    result = run(model, "toy", overrides={**QUICK, **SMALL.get(model, {})})
+    assert result.test
+    assert all(math.isfinite(value) and 0 <= value <= 1 for value in result.test.values())
+    assert result.record["metrics"]["test"] == result.test
+    checkpoint = next(path for path in result.record_path.parent.parent.parent.glob(f"saved/{model}-*.pth"))
+    # Nothing but tensors and plain values: the strict reader takes it.
+    assert torch.load(checkpoint, weights_only=True)["model"] == model
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ract_goes_through_its_three_stages() -> None:
+    stages = {"pretrain_epochs": 1, "save_step": 1, "metrics_k": 20}
+    run("RaCT", "toy", overrides={**QUICK, **stages, "train_stage": "actor_pretrain"})
+    pretrained = {"pre_model_path": "saved/RaCT-toy-1.pth"}
+    assert "state_dict" in torch.load(pretrained["pre_model_path"], weights_only=True)
+    run("RaCT", "toy", overrides={**QUICK, **stages, **pretrained, "train_stage": "critic_pretrain"})
+    result = run("RaCT", "toy", overrides={**QUICK, **stages, **pretrained, "train_stage": "finetune"})
+    assert result.valid and result.test
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model", ["BPR", "LightGCN", "EASE", "Pop", "ItemKNN", "MultiVAE"])
+def test_a_checkpoint_gives_its_runs_test_metrics_again(model: str) -> None:
+    result = run(model, "toy", overrides=QUICK)
+    checkpoint = next(result.record_path.parent.parent.parent.glob(f"saved/{model}-*.pth"))
+    config, network, _, _, _, test = load(checkpoint)
+    trainer = registry.get_trainer_class(config)(config, network)
+    again = trainer.evaluate(test, load_best_model=False)
+    assert {name: float(value) for name, value in again.items()} == pytest.approx(result.test, abs=1e-9)
+
+
+@pytest.mark.parametrize("model", NEEDS)
+def test_a_missing_extra_is_named_in_one_line(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    package, extra, settings = NEEDS[model]
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(UserError, match=rf"{model} needs {package}.*recbole-diffmm\[{extra}\]"):
+        run(model, "toy", overrides={**QUICK, **settings})
+    code = main(["run", f"--model={model}", "--dataset=toy", *(f"--{key}={value}" for key, value in settings.items())])
+    output = capsys.readouterr()
+    assert code == 2
+    assert output.err.count("\n") == 1
+    assert f"recbole-diffmm[{extra}]" in output.err
