@@ -227,6 +227,8 @@ def _logging(config: Any) -> Iterator[list[str]]:
     file.addFilter(RemoveColorFilter())
     terminal = logging.StreamHandler()
     terminal.setFormatter(logging.Formatter("%(asctime)s %(levelname)s  %(message)s", "%d %b %H:%M"))
+    if config["show_progress"]:
+        terminal.addFilter(_not_of_an_epoch)
     warnings = _Warnings()
     handlers: list[logging.Handler] = [terminal, file, warnings]
     root.setLevel(level)
@@ -240,6 +242,11 @@ def _logging(config: Any) -> Iterator[list[str]]:
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()
+
+
+def _not_of_an_epoch(record: logging.LogRecord) -> bool:
+    # The bar tells the terminal how training goes; the lines of every epoch are in the file.
+    return record.levelno > logging.INFO or record.funcName not in {"fit", "_save_checkpoint", "_test_epoch"}
 
 
 class _Warnings(logging.Handler):

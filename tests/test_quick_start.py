@@ -265,3 +265,18 @@ def test_a_second_run_in_a_process_has_a_log_of_its_own():
         text = Path(f"log/{model}/{result.record_path.stem}.log").read_text()
         assert f"Saving current: saved/{model}" in text.replace("\x1b", "")
         assert f"saved/{'Pop' if model == 'BPR' else 'BPR'}" not in text
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_with_a_bar_the_terminal_has_no_line_an_epoch_and_the_file_has_all(capsys):
+    result = small_run("BPR", epochs=2, state="INFO", show_progress=True)
+    terminal = capsys.readouterr().err
+    log = Path(f"log/BPR/{result.record_path.stem}.log").read_text()
+    assert "BPR on toy: 100%" in terminal
+    assert "2/2" in terminal
+    for line in ("epoch 1 training", "epoch 1 evaluating", "Saving current"):
+        assert line in log
+        assert line not in terminal
+    assert "recall@20" in terminal  # the result
+    small_run("BPR", epochs=2, state="INFO")
+    assert "epoch 1 training" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -137,7 +138,10 @@ class RunTrainer(Trainer):
                 disable=not show_progress,
             ) as self._bar,
             redirected,
+            warnings.catch_warnings(),
         ):
+            # RecBole builds a scaler an epoch by a name that PyTorch renamed.
+            warnings.filterwarnings("ignore", r".*torch\.cuda\.amp", FutureWarning)
             result = super().fit(train_data, valid_data, verbose, saved, False, callback_fn)
         self._apply_random_state()
         self._save_resume_state(self.epochs)
