@@ -41,8 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     given, settings = parser.parse_known_args(arguments)
-    # Deprecations inside RecBole are nothing that its user can act on.
+    # What PyTorch and pandas tell RecBole's developers is nothing that its user can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+    warnings.filterwarnings("ignore", category=Warning, message=r".*chained assignment.*", module=r"recbole\.")
     warnings.filterwarnings("ignore", category=UserWarning, message=r".*torch\.sparse\.\w*Tensor.*")
     warnings.filterwarnings("ignore", category=UserWarning, message=r".*[Ss]parse CSR.*beta.*")
     try:

@@ -145,16 +145,14 @@ def _ray_stand_in() -> dict[str, ModuleType]:
 @contextmanager
 def _stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
     """Let imports find `modules`, and nothing afterwards: a later `import ray` must get the real one."""
-    before = {name: sys.modules.get(name) for name in modules}
+    before = {name: sys.modules[name] for name in modules if name in sys.modules}
     sys.modules.update(modules)
     try:
         yield
     finally:
-        for name, module in before.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = module
+        for name in modules:
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 # --- A2: NumPy names ---------------------------------------------------------------------------------------------
