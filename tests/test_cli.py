@@ -1,0 +1,279 @@
+"""The console script: RecBole's command line, one line and code 2 for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_diffmm.cli import main
+from recbole_diffmm.data.bundled import prepare
+
+QUICK = ["--epochs=1", "--show_progress=false", "--state=ERROR"]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]):
+    def call(*arguments: str) -> str:
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        assert code == 2, captured.err
+        lines = [line for line in captured.err.splitlines() if line]
+        assert len(lines) == 1, captured.err
+        assert lines[0].startswith("error: ")
+        return lines[0]
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model=LightGCN", "--dataset=toy"],
+        ["-m", "LightGCN", "-d", "toy"],
+        ["--model", "LightGCN", "--dataset", "toy", "--learning_rate=1e-2"],
+    ],
+)
+def test_run_follows_recboles_command_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *arguments, *QUICK]) == 0
+    output = capsys.readouterr().out
+    assert "LightGCN" in output and "Recall@20" in output and "toy" in output
+    (record,) = Path("results/runs").glob("LightGCN-toy-*.json")
+    assert str(record) in output
+    rate = json.loads(record.read_text(encoding="utf-8"))["config"]["learning_rate"]
+    assert rate == (0.01 if "--learning_rate=1e-2" in arguments else 0.001)
+
+
+def test_config_files_are_a_list_in_one_argument(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("model: BPR\ndataset: toy\nlearning_rate: 0.5\nseed: 7\n", encoding="utf-8")
+    (tmp_path / "b.yaml").write_text("learning_rate: 0.25\n", encoding="utf-8")
+    assert main(["run", "--config_files=a.yaml b.yaml", *QUICK]) == 0
+    (record,) = Path("results/runs").glob("BPR-toy-s7-*.json")
+    assert json.loads(record.read_text(encoding="utf-8"))["config"]["learning_rate"] == 0.25
+
+
+def test_run_py_is_the_run_command(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "--model=Pop", "--dataset=toy", *QUICK])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(repository / "run.py"), run_name="__main__")
+    assert left.value.code == 0
+    assert "Pop" in capsys.readouterr().out
+
+
+def test_the_defaults_are_diffmm_on_the_bundled_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+
+    def stop(model: str, dataset: str, *_: object) -> None:
+        seen.update(model=model, dataset=dataset)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recbole_diffmm.quick_start.run", stop)
+    assert main(["run"]) == 130
+    assert seen == {"model": "DiffMM", "dataset": "ml-100k"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_evaluate_repeats_a_runs_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "-m", "BPR", "-d", "toy", *QUICK]) == 0
+    (record,) = Path("results/runs").glob("*.json")
+    (checkpoint,) = (path for path in Path("saved").glob("BPR-*.pth") if "resume" not in path.name)
+    capsys.readouterr()
+    assert main(["evaluate", str(checkpoint)]) == 0
+    valid, test = (json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
+    metrics = json.loads(record.read_text(encoding="utf-8"))["metrics"]
+    assert valid["valid"] == pytest.approx(metrics["valid"])
+    assert test["test"] == pytest.approx(metrics["test"])
+
+
+def test_doctor_tells_versions_device_mends_and_places(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    output = capsys.readouterr().out
+    for part in ("recbole 1.2.1", torch.__version__, "cpu:", "ray_at_import", "graph_entries", "properties", "ml-100k"):
+        assert part in output
+    assert not Path("dataset").exists(), "looking is not making"
+
+
+def test_models_lists_all_and_describes_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    assert {"DiffMM", "LightGCN"} <= set(capsys.readouterr().out.replace(",", " ").split())
+    assert main(["models", "DiffMM"]) == 0
+    assert "temperature" in capsys.readouterr().out
+    assert main(["models", "LightGCN"]) == 0
+    assert "n_layers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["compare", "--help"], ["--version"]])
+def test_help_leaves_with_zero(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 0
+    assert "recbole-diffmm" in capsys.readouterr().out
+
+
+# Bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_names(refused) -> None:
+    assert "did you mean DiffMM" in refused("run", "--model=DifMM")
+    assert "did you mean toy" in refused("run", "--model=BPR", "--dataset=tooy")
+    assert "did you mean learning_rate" in refused("run", "--model=BPR", "--dataset=toy", "--learning_rates=1")
+    assert "did you mean LightGCN" in refused("compare", "--models=BPR,LightGNC", "--dataset=toy")
+    assert "does not take" in refused("doctor", "--epochs=1")
+    assert "did you mean BPR" in refused("models", "BRP")
+
+
+def test_bad_arguments(refused) -> None:
+    assert "write --key=value" in refused("run", "--model=BPR", "--dataset=toy", "epochs=3")
+    assert "no such file" in refused("run", "--config_files=missing.yaml")
+    assert "asks for 500 items" in refused("run", "--model=BPR", "--dataset=toy", "--topk=[20,500]", "--state=ERROR")
+
+
+def test_zero_modalities(refused) -> None:
+    assert "modalit" in refused("run", "--dataset=toy", "--use_modalities=[]", "--state=ERROR")
+    assert "sight" in refused("run", "--dataset=toy", "--use_modalities=[sight]", "--state=ERROR")
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A copy of the toy dataset under a name of its own, whose files a test may spoil."""
+    source = prepare("toy", tmp_path / "made")
+    assert source is not None
+    folder = tmp_path / "dataset" / "mine"
+    folder.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.name.startswith("."):
+            continue
+        (folder / path.name.replace("toy.", "mine.")).write_bytes(path.read_bytes())
+    (folder / "mine.yaml").write_text(
+        "load_col: {inter: [user_id, item_id]}\nbenchmark_filename: [train, valid, test]\n"
+        "modalities: {look: {features: look.npy, ids: look.ids}}\n",
+        encoding="utf-8",
+    )
+    return folder
+
+
+def spoil_rows(folder: Path) -> None:
+    np.save(folder / "look.npy", np.load(folder / "look.npy")[:-1])
+
+
+def spoil_values(folder: Path) -> None:
+    matrix = np.load(folder / "look.npy")
+    matrix[3, 0] = np.nan
+    np.save(folder / "look.npy", matrix)
+
+
+def spoil_text(folder: Path) -> None:
+    np.save(folder / "look.npy", np.load(folder / "look.npy").astype(str))
+
+
+def spoil_objects(folder: Path) -> None:
+    np.save(folder / "look.npy", np.array([{"a": 1}] * 80, dtype=object), allow_pickle=True)
+
+
+def spoil_truncated(folder: Path) -> None:
+    content = (folder / "look.npy").read_bytes()
+    (folder / "look.npy").write_bytes(content[: len(content) // 2])
+
+
+def spoil_empty(folder: Path) -> None:
+    (folder / "look.npy").write_bytes(b"")
+
+
+def spoil_missing(folder: Path) -> None:
+    (folder / "look.npy").unlink()
+
+
+def ids(folder: Path) -> list[str]:
+    return (folder / "look.ids").read_text(encoding="utf-8").splitlines()
+
+
+def spoil_duplicated(folder: Path) -> None:
+    lines = ids(folder)
+    (folder / "look.ids").write_text("\n".join([lines[1], *lines[1:]]) + "\n", encoding="utf-8")
+
+
+def spoil_overlap(folder: Path) -> None:
+    (folder / "look.ids").write_text("\n".join(f"x{line}" for line in ids(folder)) + "\n", encoding="utf-8")
+
+
+def spoil_interactions(folder: Path) -> None:
+    (folder / "mine.train.inter").write_text("", encoding="utf-8")
+
+
+def spoil_no_interactions(folder: Path) -> None:
+    (folder / "mine.train.inter").unlink()
+
+
+SPOILS = [
+    (spoil_rows, "look"),
+    (spoil_values, "look.npy"),
+    (spoil_text, "look.npy"),
+    (spoil_objects, "look.npy"),
+    (spoil_truncated, "look.npy"),
+    (spoil_empty, "look.npy"),
+    (spoil_missing, "look.npy"),
+    (spoil_duplicated, "look.ids"),
+    (spoil_overlap, "look"),
+    (spoil_interactions, "mine.train.inter"),
+    (spoil_no_interactions, "mine.train.inter"),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("spoil", "named"), SPOILS, ids=[spoil.__name__ for spoil, _ in SPOILS])
+def test_spoiled_data(spoil, named: str, toy: Path, refused) -> None:
+    assert main(["run", "--model=DiffMM", "--dataset=mine", *QUICK]) == 0, "the copy itself is good"
+    spoil(toy)
+    assert named in refused("run", "--model=DiffMM", "--dataset=mine", *QUICK)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_checkpoints_of_others(toy: Path, tmp_path: Path, refused) -> None:
+    assert "no such file" in refused("evaluate", "missing.pth")
+
+    class Code:
+        def __reduce__(self):
+            return os.system, ("touch ran",)
+
+    (tmp_path / "code.pth").write_bytes(pickle.dumps(Code()))
+    assert "code.pth" in refused("evaluate", "code.pth")
+    assert not Path("ran").exists()
+
+    assert main(["run", "--model=BPR", "--dataset=mine", *QUICK]) == 0
+    (checkpoint,) = (path for path in Path("saved").glob("BPR-*.pth") if "resume" not in path.name)
+    lines = (toy / "mine.train.inter").read_text(encoding="utf-8").splitlines()
+    (toy / "mine.train.inter").write_text("\n".join(lines[:-3]) + "\n", encoding="utf-8")
+    assert str(checkpoint) in refused("evaluate", str(checkpoint)), "the data behind the checkpoint have changed"
+
+
+def test_a_pickle_with_code_is_not_converted(tmp_path: Path, refused) -> None:
+    class Code:
+        def __reduce__(self):
+            return os.system, ("touch ran",)
+
+    folder = tmp_path / "published"
+    folder.mkdir()
+    for name in ("trnMat.pkl", "valMat.pkl", "tstMat.pkl"):
+        (folder / name).write_bytes(pickle.dumps(Code()))
+    message = refused("convert", "diffmm", str(folder), "--name=x", "--out=out")
+    assert "system" in message
+    assert not Path("ran").exists() and not Path("out/x").exists()
+
+
+def test_the_process_ends_with_two(repository: Path) -> None:
+    command = [sys.executable, "-m", "recbole_diffmm", "run", "--model=Nope"]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: unknown model 'Nope'") and done.stderr.count("\n") == 1
