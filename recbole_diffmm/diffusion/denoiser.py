@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,10 @@ MAX_PERIOD = 10000.0
 
 
 def sinusoidal_embedding(t: Tensor, size: int) -> Tensor:
-    r"""Embed steps ``t (B,)`` as :math:`[\cos(t\omega_k)]_k, [\sin(t\omega_k)]_k`, :math:`\omega_k = 10000^{-k/h}`.
+    r"""Embed steps ``t (B,)`` as :math:`[\cos(t\omega_k)]_k, [\sin(t\omega_k)]_k` of shape ``(B, size)``.
 
-    ``h = size // 2`` frequencies, all cosines before all sines, one zero appended if ``size`` is odd; shape ``(B, size)``.
+    :math:`\omega_k = 10000^{-k/h}` for ``h = size // 2``; all cosines come before all sines, and one zero is appended
+    if ``size`` is odd.
     """
     half = size // 2
     k = torch.arange(half, dtype=torch.float32, device=t.device)
@@ -55,7 +57,7 @@ class Denoiser(nn.Module):
         self.time_layer = nn.Linear(time_embedding_size, time_embedding_size)
         self.input_layer = nn.Linear(n_items, widths[0])
         self.input_time_layer = nn.Linear(time_embedding_size, widths[0], bias=False)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
@@ -80,7 +82,7 @@ class Denoiser(nn.Module):
         if self.normalize_input:
             x_t = F.normalize(x_t)
         if self.training and self.dropout > 0:
-            # Dropout by a uniform draw: vectorised on the CPU, where F.dropout's Bernoulli draw takes four times as long.
+            # By a uniform draw, which is vectorised on the CPU: F.dropout's Bernoulli draw takes four times as long.
             x_t = x_t * (torch.rand_like(x_t) >= self.dropout) / (1.0 - self.dropout)
         h = self.input_layer(x_t) + self.embed_time(t)  # (B, H)
         for layer in self.layers:

@@ -43,7 +43,12 @@ class GaussianDiffusion(nn.Module):
         return coef1 * denoiser(x_t, t) + coef2 * x_t
 
     def p_sample_loop(
-        self, denoiser: DenoiserFn, x_t: Tensor, *, sampling_noise: bool = False, generator: torch.Generator | None = None
+        self,
+        denoiser: DenoiserFn,
+        x_t: Tensor,
+        *,
+        sampling_noise: bool = False,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Run the reverse process over all steps from ``x_t (B, I)``.
 

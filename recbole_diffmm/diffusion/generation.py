@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_diffmm.diffusion.denoiser import Denoiser
@@ -29,7 +31,7 @@ class HiddenSpaceSampler:
     """
 
     def __init__(self, denoiser: Denoiser, schedule: NoiseSchedule) -> None:
-        output = denoiser.layers[0]
+        output = cast(nn.Linear, denoiser.layers[0])
         w1, w2, b2 = denoiser.input_layer.weight, output.weight, output.bias  # (H, I), (I, H), (I,)
         # Plain numbers, read once: reading them from the device in every batch would wait for it each time.
         self.coef1: list[float] = schedule.posterior_mean_coef1.tolist()

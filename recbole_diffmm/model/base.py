@@ -1,4 +1,4 @@
-"""What every multimodal recommender has: its modalities, its graph's nodes without PAD, and scoring from cached rows."""
+"""What every multimodal recommender has: its modalities, its nodes without PAD, and scoring from cached rows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from torch.nn import functional as F
 
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.model.settings import ModelSettings
+
+
+def module_key(name: str) -> str:
+    """Key of a modality in an ``nn.ModuleDict``, which refuses words like ``type`` that any module has as a method."""
+    return f"modality_{name}"
 
 
 class MultimodalRecommender(GeneralRecommender):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -29,7 +29,7 @@ from recbole_diffmm.graph import (
     propagate,
     sum_over_layers,
 )
-from recbole_diffmm.model.base import MultimodalRecommender
+from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import bpr_loss, infonce_loss, squared_norm
 from recbole_diffmm.model.projection import build_projection
 from recbole_diffmm.model.settings import ModelSettings
@@ -117,7 +117,7 @@ class DiffMM(MultimodalRecommender):
         self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, s.embedding_size)))
         self.projections = nn.ModuleDict(
             {
-                name: build_projection(kind, self.features(name).shape[1], s.embedding_size)
+                module_key(name): build_projection(kind, self.features(name).shape[1], s.embedding_size)
                 for name, kind in self._projection_kinds().items()
             }
         )
@@ -145,7 +145,7 @@ class DiffMM(MultimodalRecommender):
         # Until the first generation each user points to the same items: a placeholder of the right shape.
         placeholder = torch.arange(s.rebuild_k).repeat(self.user_count, 1)
         for name in self.modality_names:
-            self.denoisers[name] = Denoiser(
+            self.denoisers[module_key(name)] = Denoiser(
                 self.item_count, s.denoiser_hidden_sizes, s.time_embedding_size, s.denoiser_dropout, s.normalize_input
             )
             # Persistent: prediction needs the graphs of the epoch that the weights come from.
@@ -172,7 +172,7 @@ class DiffMM(MultimodalRecommender):
         return self.get_buffer(f"generated_items_{name}")
 
     def generated_adj(self, name: str) -> SparseAdjacency:
-        """The graph :math:`A_m` of the modality ``name``, dropped while training and as ``eval_graph`` says otherwise."""
+        """The graph :math:`A_m` of one modality, dropped while training and as ``eval_graph`` says otherwise."""
         dropped = self.settings.edge_dropout > 0 and (self.training or self.settings.eval_graph == "dropped")
         key = (name, dropped)
         if key not in self._generated_adj:
@@ -209,7 +209,7 @@ class DiffMM(MultimodalRecommender):
 
     def project(self, name: str) -> Tensor:
         """Projected features ``(I, D)`` of the modality ``name``, not normalised."""
-        return self.projections[name](self.features(name))
+        return self.projections[module_key(name)](self.features(name))
 
     def _main_view(self, projected: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         s = self.settings
@@ -279,6 +279,15 @@ class DiffMM(MultimodalRecommender):
 
     # ---- diffusion
 
+    @property
+    def generated_names(self) -> tuple[str, ...]:
+        """Modalities that have a denoiser and a generated graph: all, or none in the ablation."""
+        return self.modality_names if self.settings.use_generated_graph else ()
+
+    def denoiser(self, name: str) -> Denoiser:
+        """The denoiser of the modality ``name``."""
+        return cast(Denoiser, self.denoisers[module_key(name)])
+
     def recommender_parameters(self) -> list[nn.Parameter]:
         """Parameters that the ranking optimiser steps: all but the denoisers'."""
         return [p for name, p in self.named_parameters() if not name.startswith("denoisers.")]
@@ -309,25 +318,25 @@ class DiffMM(MultimodalRecommender):
             projected: ``(I, D)`` and
             target: ``(B, D)``, from :meth:`injection_targets`.
         """
-        pred = self.denoisers[name](self.diffusion.q_sample(x_start, t, noise), t)
+        pred = self.denoiser(name)(self.diffusion.q_sample(x_start, t, noise), t)
         return elbo_loss(self.diffusion.schedule, pred, x_start, t), msi_loss(pred, projected, target)
 
     @torch.no_grad()
     def generate(self, name: str) -> Tensor:
         """Return the items ``(U, k)`` that the reverse process of one modality ranks first for every user."""
         s = self.settings
-        denoiser = self.denoisers[name]
-        denoiser.eval()
+        denoiser = self.denoiser(name).eval()
         hidden = HiddenSpaceSampler.applies(denoiser, s.sampling_noise)
         sampler = HiddenSpaceSampler(denoiser, self.diffusion.schedule) if hidden else None
         device = self.train_users.device
         chosen = []
         for users in torch.arange(self.user_count, device=device).split(s.denoiser_batch_size):
-            start = self._generation_start(users) if s.sampling_steps > 0 or sampler is None else None
             if sampler is None:
+                start = self._generation_start(users)
                 scores = self.diffusion.p_sample_loop(denoiser, start, sampling_noise=s.sampling_noise)
             else:
-                scores = sampler.scores(*self.history.sparse_rows(users), noisy_rows=start)
+                noised = self._generation_start(users) if s.sampling_steps > 0 else None
+                scores = sampler.scores(*self.history.sparse_rows(users), noisy_rows=noised)
             chosen.append(top_items(scores, s.rebuild_k))
         return torch.cat(chosen)
 
@@ -341,7 +350,7 @@ class DiffMM(MultimodalRecommender):
 
     def rebuild_graphs(self) -> dict[str, dict[str, float]]:
         """Generate every modality's graph anew and return :meth:`graph_diagnostics`."""
-        for name in self.denoisers:
+        for name in self.generated_names:
             self.set_generated_items(name, self.generate(name))
         return self.graph_diagnostics()
 
@@ -354,7 +363,7 @@ class DiffMM(MultimodalRecommender):
         """
         observed = torch.sort(self.train_users * self.item_count + self.train_items).values
         result = {}
-        for name in self.denoisers:
+        for name in self.generated_names:
             items = self.generated_items(name)
             users = torch.arange(self.user_count, device=items.device).unsqueeze(1)
             key = (users * self.item_count + items).flatten()

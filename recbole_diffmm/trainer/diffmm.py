@@ -21,11 +21,11 @@ class DiffMMTrainer(RunTrainer, Trainer):
         super().__init__(config, model)
         self.denoiser_optimizers = {
             name: torch.optim.Adam(
-                denoiser.parameters(),
+                model.denoiser(name).parameters(),
                 lr=model.settings.denoiser_learning_rate,
                 fused=model.device.type in {"cpu", "cuda"},
             )
-            for name, denoiser in model.denoisers.items()
+            for name in model.generated_names
         }
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:

@@ -40,9 +40,7 @@ def test_sampling_noise_is_reproducible_and_has_an_effect() -> None:
         return 0.5 * x_t
 
     def sample(seed: int) -> torch.Tensor:
-        return diffusion.p_sample_loop(
-            shrink, x, sampling_noise=True, generator=torch.Generator().manual_seed(seed)
-        )
+        return diffusion.p_sample_loop(shrink, x, sampling_noise=True, generator=torch.Generator().manual_seed(seed))
 
     assert torch.equal(sample(1), sample(1))
     assert not torch.equal(sample(1), sample(2))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from recbole_diffmm.data.modality import ModalityFeatures
+from recbole_diffmm.model.base import module_key
 from recbole_diffmm.model.diffmm import DiffMM
 
 FILES = ("m2_trans0", "m3_trans1", "m2_trans1_deep")
@@ -39,9 +40,7 @@ class Problem:
             for name in self.modalities
         }
         interactions = (self["train_user"] + 1, self["train_item"] + 1)
-        return SimpleNamespace(
-            num=sizes.__getitem__, modalities=modalities, training_interactions=lambda: interactions
-        )
+        return SimpleNamespace(num=sizes.__getitem__, modalities=modalities, training_interactions=lambda: interactions)
 
     def model(self, **overrides: Any) -> DiffMM:
         """DiffMM with the fixture's settings, parameters and generated graphs."""
@@ -77,7 +76,7 @@ class Problem:
             for name in self.modalities:
                 for theirs, ours in projection_names(name, c["trans"]).items():
                     model.get_parameter(ours).copy_(self[f"param_{theirs}"])
-                load_denoiser(model.denoisers[name], self)
+                load_denoiser(model.denoiser(name), self)
                 model.set_generated_items(name, self[f"gen_item_{name}"])
         return model
 
@@ -96,8 +95,8 @@ def recbole_keys() -> dict[str, Any]:
 def projection_names(modality: str, trans: int) -> dict[str, str]:
     """The reference's parameter names of one projection, and ours."""
     if trans == 0:
-        return {f"{modality}_trans": f"projections.{modality}.weight"}
-    return {f"{modality}_trans.{part}": f"projections.{modality}.{part}" for part in ("weight", "bias")}
+        return {f"{modality}_trans": f"projections.{module_key(modality)}.weight"}
+    return {f"{modality}_trans.{part}": f"projections.{module_key(modality)}.{part}" for part in ("weight", "bias")}
 
 
 # The reference's names of a denoiser's parameters, ours, and the columns of theirs that ours holds.

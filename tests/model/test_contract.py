@@ -1,0 +1,152 @@
+"""What every model of this package owes its users, checked over all of them on data whose answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recbole_diffmm import registry
+from recbole_diffmm.data import toy
+from recbole_diffmm.quick_start import RunResult, load, run
+
+MODELS = registry.own_model_names()
+MODALITIES = (("smell",), ("look", "smell"), ("look", "sound", "smell"))
+SMALL = {
+    "train_batch_size": 64,
+    "epochs": 12,
+    "stopping_step": 12,
+    "topk": [5, 10],
+    "valid_metric": "Recall@10",
+    "show_progress": False,
+    "state": "WARNING",
+    "tensorboard": False,
+}
+# Sizes that make a model small; the rest of its configuration is what it ships with.
+SMALL_SIZES = {"DiffMM": {"denoiser_hidden_sizes": [32]}}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run on the toy dataset and what its checkpoint gives back."""
+
+    result: RunResult
+    folder: Path
+    settings: dict[str, Any]
+
+    def reload(self) -> tuple[Any, ...]:
+        (checkpoint,) = (self.folder / "saved").glob("*.pth")
+        return load(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Train a model on some modalities, once per combination."""
+
+    @lru_cache(maxsize=None)
+    def trained(model: str, modalities: tuple[str, ...]) -> Trained:
+        folder = tmp_path_factory.mktemp(model)
+        settings = {
+            **SMALL,
+            **SMALL_SIZES.get(model, {}),
+            "use_modalities": list(modalities),
+            "data_path": str(folder / "dataset"),
+            "checkpoint_dir": str(folder / "saved"),
+            "results_dir": str(folder / "results"),
+            "log_dir": str(folder / "log"),
+        }
+        return Trained(run(model, "toy", config_dict=settings), folder, settings)
+
+    return trained
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("modalities", MODALITIES, ids=len)
+def test_loss_is_finite_and_falls(model: str, modalities: tuple[str, ...], train: Any) -> None:
+    curve = train(model, modalities).result.record["curve"]
+    assert curve[-1]["losses"]["bpr"] < 0.9 * curve[0]["losses"]["bpr"]
+    assert all(torch.isfinite(torch.tensor(list(epoch["losses"].values()))).all() for epoch in curve)
+
+
+@pytest.mark.parametrize("modalities", MODALITIES, ids=len)
+def test_recovers_the_planted_groups(model: str, modalities: tuple[str, ...], train: Any) -> None:
+    """Chance would put a tenth of the first ten in reach; one of the two test items of a user was never trained on."""
+    assert train(model, modalities).result.test["recall@10"] > 0.6
+
+
+def test_items_never_trained_on_are_ranked_by_their_features(model: str, train: Any) -> None:
+    _, loaded, dataset, train_data, _, _ = train(model, MODALITIES[-1]).reload()
+    users = torch.arange(1, dataset.user_num)
+    scores = loaded.full_sort_predict({loaded.USER_ID: users}).detach()
+    seen = torch.unique(train_data._dataset.inter_feat[dataset.iid_field])
+    unseen = [item for item in range(1, dataset.item_num) if item not in set(seen.tolist())]
+    group = torch.tensor([toy.item_group(int(dataset.id2token("item_id", item)[-2:])) for item in unseen])
+    own = torch.tensor([toy.user_group(int(dataset.id2token("user_id", user)[-2:])) for user in users.tolist()])
+    best = group[scores[:, unseen].argmax(dim=1)]
+    assert len(unseen) == toy.N_GROUPS * toy.UNSEEN_PER_GROUP
+    assert (best == own).float().mean() > 0.8
+
+
+def test_predict_is_a_cell_of_full_sort_predict(model: str, train: Any) -> None:
+    _, loaded, dataset, *_ = train(model, MODALITIES[-1]).reload()
+    users = torch.arange(1, dataset.user_num)
+    items = torch.arange(1, dataset.item_num)
+    scores = loaded.full_sort_predict({loaded.USER_ID: users}).view(len(users), -1)
+    pairs = torch.cartesian_prod(users, items)
+    cells = loaded.predict({loaded.USER_ID: pairs[:, 0], loaded.ITEM_ID: pairs[:, 1]})
+    torch.testing.assert_close(cells.view(len(users), len(items)), scores[:, 1:], rtol=1e-5, atol=1e-5)
+
+
+def test_scores_do_not_alias_a_cache(model: str, train: Any) -> None:
+    """RecBole writes minus infinity into what `full_sort_predict` returns."""
+    _, loaded, *_ = train(model, MODALITIES[-1]).reload()
+    users = {loaded.USER_ID: torch.tensor([1, 2])}
+    before = loaded.full_sort_predict(users).clone()
+    loaded.full_sort_predict(users).fill_(-torch.inf)
+    assert torch.equal(loaded.full_sort_predict(users), before)
+
+
+def test_pad_is_never_recommended(model: str, train: Any) -> None:
+    from recbole.utils.case_study import full_sort_topk
+
+    trained = train(model, MODALITIES[-1])
+    config, loaded, dataset, _, _, test_data = trained.reload()
+    users = test_data.uid_list.numpy()
+    _, top = full_sort_topk(users, loaded, test_data, k=10, device=config["device"])
+    assert (top > 0).all()
+    assert top.shape == (len(users), 10)
+
+
+def test_reloaded_checkpoint_gives_the_recorded_numbers(model: str, train: Any) -> None:
+    trained = train(model, MODALITIES[-1])
+    config, loaded, _, _, valid_data, test_data = trained.reload()
+    trainer = registry.get_trainer_class(config)(config, loaded)
+    assert trainer.evaluate(test_data, load_best_model=False) == trained.result.test
+    assert trainer.evaluate(valid_data, load_best_model=False) == trained.result.valid
+
+
+def test_the_same_seed_gives_the_same_scores(model: str, train: Any, tmp_path: Path) -> None:
+    trained = train(model, MODALITIES[0])
+    _, first, dataset, *_ = trained.reload()
+    folders = {"checkpoint_dir": str(tmp_path / "saved"), "results_dir": str(tmp_path / "results")}
+    again = run(model, "toy", config_dict={**trained.settings, **folders})
+    _, second, *_ = Trained(again, tmp_path, {}).reload()
+    users = {first.USER_ID: torch.arange(1, dataset.user_num)}
+    assert torch.equal(first.full_sort_predict(users), second.full_sort_predict(users))
+    assert again.test == trained.result.test
+
+
+def test_a_modality_is_only_a_key(model: str, train: Any, tmp_path: Path) -> None:
+    """A name that any `nn.Module` has as a method must not matter, nor the order of words in it."""
+    trained = train(model, MODALITIES[0])
+    renamed = {"modalities": {"type": {"features": "smell.npy", "ids": "smell.ids"}}, "use_modalities": ["type"]}
+    folders = {"checkpoint_dir": str(tmp_path / "saved"), "results_dir": str(tmp_path / "results")}
+    assert run(model, "toy", config_dict={**trained.settings, **renamed, **folders}).test == trained.result.test
