@@ -205,6 +205,10 @@ class DiffMM(MultimodalRecommender):
         super().invalidate()
         self._generated_adj = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """State for copying, less the graphs, which come again on first use: CSR tensors cannot be deep-copied."""
+        return {**self.__dict__, "_adj": None, "_generated_adj": {}}
+
     # ---- views
 
     def project(self, name: str) -> Tensor:

@@ -1,0 +1,235 @@
+"""DiffMM's options, its graphs and its phases; its formulas are in tests/parity, its duties in test_contract.py."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from recbole_diffmm.data.modality import ModalityFeatures
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.model.diffmm import DiffMM, DiffMMConfig
+
+N_USERS, N_ITEMS = 20, 30
+
+
+def build(modalities: tuple[str, ...] = ("look", "smell"), order: torch.Tensor | None = None, **values: Any) -> DiffMM:
+    """DiffMM on random data in RecBole's ids; `order` permutes the items."""
+    generator = torch.Generator().manual_seed(3)
+    users, items = torch.nonzero(torch.rand(N_USERS, N_ITEMS, generator=generator) < 0.15, as_tuple=True)
+    order = torch.arange(N_ITEMS) if order is None else order
+    observed = torch.arange(N_ITEMS + 1) > 0
+    features = {}
+    for width, name in enumerate(sorted(modalities), start=4):
+        matrix = torch.zeros(N_ITEMS + 1, width)
+        matrix[order + 1] = torch.randn(N_ITEMS, width, generator=generator)
+        features[name] = matrix
+    interactions = (users + 1, order[items] + 1)
+    dataset = SimpleNamespace(
+        num={"user_id": N_USERS + 1, "item_id": N_ITEMS + 1}.__getitem__,
+        modalities={name: ModalityFeatures(name, features[name], observed) for name in modalities},
+        training_interactions=lambda: interactions,
+    )
+    config = {
+        "USER_ID_FIELD": "user_id",
+        "ITEM_ID_FIELD": "item_id",
+        "NEG_PREFIX": "neg_",
+        "device": torch.device("cpu"),
+        "dataset": "random",
+        "train_batch_size": 16,
+        "embedding_size": 8,
+        "denoiser_hidden_sizes": [16],
+        "denoiser_batch_size": 8,
+        **values,
+    }
+    torch.manual_seed(0)
+    return DiffMM(config, dataset)
+
+
+def batch(model: DiffMM) -> dict[str, torch.Tensor]:
+    positives = slice(0, 12)
+    return {
+        model.USER_ID: model.train_users[positives] + 1,
+        model.ITEM_ID: model.train_items[positives] + 1,
+        model.NEG_ITEM_ID: torch.arange(12) + 1,
+    }
+
+
+def randomised(model: DiffMM) -> DiffMM:
+    for name in model.generated_names:
+        model.set_generated_items(name, torch.randint(N_ITEMS, (N_USERS, model.settings.rebuild_k)))
+    return model
+
+
+def test_training_drops_edges_and_scoring_uses_the_full_graph_by_default() -> None:
+    model = randomised(build(edge_dropout=0.5)).train()
+    trained = model.generated_adj("look").matrix.to_dense()
+    full = model.eval().generated_adj("look").matrix.to_dense()
+    assert 0 < (trained != 0).sum() < (full != 0).sum()
+    kept = trained != 0
+    torch.testing.assert_close(trained[kept], 2 * full[kept])
+
+
+def test_eval_graph_dropped_scores_with_the_graph_of_training() -> None:
+    model = randomised(build(edge_dropout=0.5, eval_graph="dropped"))
+    in_training = model.train().generated_adj("look").matrix.to_dense()
+    assert torch.equal(model.eval().generated_adj("look").matrix.to_dense(), in_training)
+    full = randomised(build(edge_dropout=0.5)).eval()
+    assert not torch.allclose(full.embeddings()[0], model.embeddings()[0])
+
+
+def test_without_dropping_both_graphs_are_one() -> None:
+    model = randomised(build(edge_dropout=0.0)).train()
+    assert torch.equal(
+        model.generated_adj("look").matrix.to_dense(), model.eval().generated_adj("look").matrix.to_dense()
+    )
+
+
+def test_checkpoint_brings_its_own_graphs() -> None:
+    """The graphs of the best epoch, not those of the last, score after reloading."""
+    model = randomised(build()).eval()
+    state, best = copy.deepcopy(model.state_dict()), model.embeddings()[0]
+    randomised(model)
+    assert not torch.allclose(model.embeddings()[0], best)
+    model.full_sort_predict({model.USER_ID: torch.tensor([1])})  # fills the cache with the wrong rows
+    model.load_state_dict(state)
+    assert torch.equal(model.embeddings()[0], best)
+    expected = best[:1] @ model.embeddings()[1].t()
+    torch.testing.assert_close(model.full_sort_predict({model.USER_ID: torch.tensor([1])})[:, 1:], expected)
+
+
+def test_without_the_diffusion_graph() -> None:
+    model = build(use_generated_graph=False)
+    assert not model.denoisers and not model.rebuild_graphs()
+    assert not any("generated" in key or "denoiser" in key for key in model.state_dict())
+    bpr, _, contrast = model.calculate_loss(batch(model))
+    assert torch.isfinite(bpr) and contrast > 0
+    ours = build(generated_graph_weight=0.0)  # the main view is the same as with the graph weighted by nothing
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            ours.get_parameter(key).copy_(value)
+    torch.testing.assert_close(ours.embeddings(), model.embeddings())
+
+
+def test_without_contrast() -> None:
+    model = build(contrast="none")
+    losses = model.calculate_loss(batch(model))
+    assert losses[2] == 0
+    sum(losses).backward()
+    assert model.user_embedding.grad is not None
+
+
+@pytest.mark.parametrize("contrast", ["modality", "main"])
+def test_one_modality_has_a_pair_with_the_main_view_only(contrast: str) -> None:
+    model = build(("smell",), contrast=contrast)
+    contrast_loss = model.calculate_loss(batch(model))[2]
+    assert (contrast_loss > 0) == (contrast == "main")
+
+
+def test_ranking_does_not_train_denoisers_nor_denoising_the_recommender() -> None:
+    model = randomised(build())
+    sum(model.calculate_loss(batch(model))).backward()
+    assert all(p.grad is None for p in model.denoisers.parameters())
+    trained = {id(p) for p in model.recommender_parameters()}
+    assert trained.isdisjoint(id(p) for p in model.denoisers.parameters())
+    assert trained | {id(p) for p in model.denoisers.parameters()} == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"denoiser_hidden_sizes": [8, 12]},
+        {"normalize_input": True},
+        {"sampling_noise": True},
+        {"sampling_steps": 3},
+        {"rebuild_k": 4},
+        {"steps": 1},
+        {"time_embedding_size": 7},
+    ],
+    ids=str,
+)
+def test_every_way_to_generate(values: dict[str, Any]) -> None:
+    model = build(**values)
+    items = model.generate("smell")
+    assert items.shape == (N_USERS, model.settings.rebuild_k)
+    assert 0 <= items.min() and items.max() < N_ITEMS
+    assert all(len(set(row)) == len(row) for row in items.tolist())
+    model.set_generated_items("smell", items)
+    assert torch.isfinite(model.embeddings()[0]).all()
+
+
+def test_diagnostics_of_known_graphs() -> None:
+    model = build(rebuild_k=1)
+    first = model.history.col_indices[model.history.crow_indices[:-1].clamp(max=len(model.train_items) - 1)]
+    model.set_generated_items("look", first.unsqueeze(1))  # each user's own first item
+    model.set_generated_items("smell", torch.full((N_USERS, 1), 7))
+    diagnostics = model.graph_diagnostics()
+    has_history = (torch.diff(model.history.crow_indices) > 0).float().mean().item()
+    assert diagnostics["look"]["known_share"] == pytest.approx(has_history)
+    assert diagnostics["smell"]["distinct_items"] == 1
+    assert diagnostics["smell"]["top_item_share"] == 1.0
+    known = ((model.train_items == 7).sum() / N_USERS).item()
+    assert diagnostics["smell"]["known_share"] == pytest.approx(known)
+
+
+def test_order_of_modalities_changes_nothing_else() -> None:
+    ours, theirs = randomised(build(("look", "smell"))), build(("smell", "look"))
+    state = ours.state_dict()
+    theirs.load_state_dict(state)  # equal weights of modalities: their order does not matter
+    torch.testing.assert_close(theirs.eval().embeddings(), ours.eval().embeddings())
+
+
+def test_permuting_items_permutes_the_scores() -> None:
+    order = torch.randperm(N_ITEMS, generator=torch.Generator().manual_seed(9))
+    ours, theirs = randomised(build(use_generated_graph=False)), build(order=order, use_generated_graph=False)
+    with torch.no_grad():
+        for key, value in ours.named_parameters():
+            theirs.get_parameter(key).copy_(value)
+        theirs.item_embedding[order] = ours.item_embedding
+    users, items = ours.embeddings()
+    torch.testing.assert_close(theirs.embeddings()[0], users)
+    torch.testing.assert_close(theirs.embeddings()[1][order], items)
+
+
+def test_model_can_be_copied() -> None:
+    """RecBole counts FLOPs on a deep copy."""
+    model = randomised(build()).eval()
+    model.full_sort_predict({model.USER_ID: torch.tensor([1])})
+    torch.testing.assert_close(copy.deepcopy(model).embeddings(), model.embeddings())
+
+
+def test_projection_per_modality() -> None:
+    model = build(projection={"look": "linear", "smell": "leaky_matrix"})
+    kinds = {name: type(model.projections[f"modality_{name}"]).__name__ for name in model.modality_names}
+    assert kinds == {"look": "Linear", "smell": "LeakyMatrix"}
+    with pytest.raises(UserError, match="projection names no kind for the modality 'smell'"):
+        build(projection={"look": "linear"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rebuild_k": N_ITEMS + 1}, f"rebuild_k={N_ITEMS + 1} is larger than the catalogue of {N_ITEMS} items"),
+        ({"sampling_steps": 6}, "sampling_steps=6 is larger than steps=5"),
+        ({"modalities": ()}, "needs at least one modality"),
+        ({"edge_dropout": 1.0}, "edge_dropout=1.0"),
+        ({"contrast": "both"}, "contrast='both'"),
+        ({"denoiser_hidden_sizes": []}, "denoiser_hidden_sizes"),
+    ],
+    ids=str,
+)
+def test_impossible_settings_are_refused_by_name(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(**values)
+
+
+def test_settings_are_frozen_and_closed() -> None:
+    with pytest.raises(UserError, match="unknown_key.*|temprature.*nearest known key is temperature"):
+        DiffMMConfig.parse({"temprature": 0.5})
+    with pytest.raises(Exception, match="frozen"):
+        DiffMMConfig().temperature = 1.0
+    assert all(field.description for field in DiffMMConfig.model_fields.values())
