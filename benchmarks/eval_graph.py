@@ -61,7 +61,8 @@ def main() -> None:
         }
         record = run("DiffMM", args.dataset, args.config_files, values).record
         curves = {
-            graph: [epoch["diagnostics"][f"valid_{graph}"][args.metric] for epoch in record["curve"]] for graph in GRAPHS
+            graph: [epoch["diagnostics"][f"valid_{graph}"][args.metric] for epoch in record["curve"]]
+            for graph in GRAPHS
         }
         runs.append({"seed": seed, "curves": curves, "best": {graph: max(curve) for graph, curve in curves.items()}})
     summary = {graph: statistics.mean(run["best"][graph] for run in runs) for graph in GRAPHS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Trained:
 def train(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Train a model on some modalities, once per combination."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def trained(model: str, modalities: tuple[str, ...]) -> Trained:
         folder = tmp_path_factory.mktemp(model)
         settings = {
