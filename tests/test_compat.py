@@ -206,3 +206,24 @@ def test_numpy_names_are_there_after_a_configuration() -> None:
     Config("BPR", "toy")
     assert np.float is np.float64 or np.float is float  # type: ignore[attr-defined]  # noqa: NPY001
     assert not hasattr(pd, "float")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exhaustive_tuning_tries_every_value(tmp_path: Path) -> None:
+    pytest.importorskip("hyperopt", reason="hyperopt is optional in RecBole")
+    from recbole.quick_start import objective_function
+    from recbole.trainer import HyperTuning
+
+    fixed = tmp_path / "fixed.yaml"
+    fixed.write_text(
+        f"model: DiffMM\ndataset: toy\nepochs: 1\nshow_progress: false\nstate: ERROR\ndata_path: {tmp_path}\n",
+        encoding="utf-8",
+    )
+    tuning = HyperTuning(
+        objective_function,
+        params_dict={"choice": {"learning_rate": [0.01, 0.001]}},
+        fixed_config_file_list=[str(fixed)],
+        algo="exhaustive",
+    )
+    tuning.run()
+    assert len(tuning.params2result) == 2
