@@ -67,7 +67,8 @@ def main() -> None:
         lines = [
             f"# {model} on {args.dataset}: the best of {len(trials)} configurations by validation "
             f"{TRAINING['valid_metric']} ({best['score']:.4f}), seed {args.seed};",
-            f"# searched by benchmarks/tune_baselines.py, all trials in benchmarks/results/tune_{model}-{args.dataset}.json.",
+            "# searched by benchmarks/tune_baselines.py; all trials stand in "
+            f"benchmarks/results/tune_{model}-{args.dataset}.json.",
             *(f"{key}: {value}" for key, value in chosen.items()),
         ]
         args.out.mkdir(parents=True, exist_ok=True)

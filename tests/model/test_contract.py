@@ -118,7 +118,7 @@ def test_pad_is_never_recommended(model: str, train: Any) -> None:
     from recbole.utils.case_study import full_sort_topk
 
     trained = train(model, MODALITIES[-1])
-    config, loaded, dataset, _, _, test_data = trained.reload()
+    config, loaded, *_, test_data = trained.reload()
     users = test_data.uid_list.numpy()
     _, top = full_sort_topk(users, loaded, test_data, k=10, device=config["device"])
     assert (top > 0).all()

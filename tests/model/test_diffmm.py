@@ -228,7 +228,7 @@ def test_impossible_settings_are_refused_by_name(values: dict[str, Any], message
 
 
 def test_settings_are_frozen_and_closed() -> None:
-    with pytest.raises(UserError, match="unknown_key.*|temprature.*nearest known key is temperature"):
+    with pytest.raises(UserError, match=r"temprature=0.5 in the configuration.*nearest known key is temperature"):
         DiffMMConfig.parse({"temprature": 0.5})
     with pytest.raises(Exception, match="frozen"):
         DiffMMConfig().temperature = 1.0
