@@ -7,9 +7,10 @@ interaction.
 
 RecBole's ``ml-100k.link`` does not fit its ``ml-100k.item``: it numbers films as MovieLens-1M does (it skips each of
 the numbers below 1683 that MovieLens-1M skips), so joined as it is, every film gets the facts of another. The table
-``ml_100k_links.tsv`` beside this module translates; it was compiled by hand, film by film, by title and year, and
-doubtful films were left out. A test holds that with it a film's Freebase genres go with its MovieLens genres, and that
-without it they do not.
+``ml_100k_links.tsv`` beside this module translates. It was reconstructed without a copy of MovieLens-1M at hand, from
+knowledge of which film has which number there, matched to ``.item`` by title; pairs whose genres contradict each other
+were left out. Single rows can therefore be wrong. A test holds that with it a film's Freebase genres go with its
+MovieLens genres, and that without it they do not.
 """
 
 from __future__ import annotations
