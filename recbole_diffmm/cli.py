@@ -91,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--out", type=Path, default=Path("dataset"), help="where datasets live (default: dataset)")
     convert.add_argument("--overwrite", action="store_true", help="replace a dataset of that name with other content")
 
-    evaluate = _command(commands, "evaluate", _evaluate, "print a checkpoint's validation and test metrics")
+    what = "print a checkpoint's validation and test metrics"
+    evaluate = _command(commands, "evaluate", _evaluate, what, settings=True)
     evaluate.add_argument("checkpoint", type=Path, help="a .pth file that a run wrote")
 
     models = _command(commands, "models", _models, "list the models, or one model's settings")
@@ -156,11 +157,12 @@ def _convert(given: Any, _: list[str]) -> None:
     _say(f"wrote {convert(given.folder, given.name, given.out, given.overwrite)}")
 
 
-def _evaluate(given: Any, _: list[str]) -> None:
+def _evaluate(given: Any, settings: list[str]) -> None:
     from recbole_diffmm import registry
+    from recbole_diffmm.config import parse_overrides
     from recbole_diffmm.quick_start import load
 
-    config, model, _dataset, _train, valid, test = load(given.checkpoint)
+    config, model, _dataset, _train, valid, test = load(given.checkpoint, parse_overrides(settings))
     trainer = registry.get_trainer_class(config)(config, model)
     for name, loader in (("valid", valid), ("test", test)):
         metrics = trainer.evaluate(loader, load_best_model=False, show_progress=False) or {}

@@ -154,18 +154,29 @@ def run(
         return _result(records.plain(record), path)
 
 
-def load(checkpoint_path: str | Path) -> tuple[Any, Any, Any, Any, Any, Any]:
+def load(
+    checkpoint_path: str | Path, overrides: Mapping[str, Any] | None = None
+) -> tuple[Any, Any, Any, Any, Any, Any]:
     """Rebuild what a checkpoint was trained with.
+
+    Args:
+        checkpoint_path: A file that a run wrote.
+        overrides: Settings that win over the checkpoint's, such as ``protocol``, ``topk``, ``data_path`` or
+            ``eval_graph``.
 
     Returns:
         The configuration, the model with the checkpoint's parameters in evaluation mode, the dataset, and the
         training, validation and test loaders.
 
     Raises:
-        UserError: The checkpoint is unreadable, or the data are not those it was trained on.
+        UserError: The checkpoint is unreadable, the data are not those it was trained on, or a key is unknown.
     """
     content = checkpoint.load(checkpoint_path)
-    config = Config.from_plain(content["config"])
+    values = dict(content["config"])
+    for key in overrides or {}:
+        if key not in values:
+            raise UserError(f"unknown key {key!r} for checkpoint {checkpoint_path}{registry.nearest(key, values)}")
+    config = Config.from_plain({**values, **(overrides or {})})
     init_seed(config["seed"], config["reproducibility"])
     dataset = registry.create_dataset(config)
     train_data, valid_data, test_data = load_splits(config, dataset)
