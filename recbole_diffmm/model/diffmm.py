@@ -112,6 +112,8 @@ class DiffMM(MultimodalRecommender):
             raise UserError(f"rebuild_k={s.rebuild_k} is larger than the catalogue of {self.item_count} items")
         if s.sampling_steps > s.steps:
             raise UserError(f"sampling_steps={s.sampling_steps} is larger than steps={s.steps}")
+        if s.noise_min > s.noise_max:
+            raise UserError(f"noise_min={s.noise_min} is larger than noise_max={s.noise_max}")
         self.train_batch_size: int = config["train_batch_size"]
         self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, s.embedding_size)))
         self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, s.embedding_size)))

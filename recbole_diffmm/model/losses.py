@@ -23,19 +23,19 @@ def squared_norm(*tensors: Tensor) -> Tensor:
 
 
 class _SoftmaxDenominator(torch.autograd.Function):
-    """``sum_b w_b log sum_k exp((q_b . k - 1) / tau)`` that keeps one ``(B, N)`` buffer and its own gradient.
-
-    Cosines are at most 1, so that shifting by 1 instead of by the row's maximum cannot overflow.
-    """
+    """``sum_b w_b log sum_k exp(q_b . k / tau)`` that keeps one ``(B, N)`` buffer and its own gradient."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, weight: Tensor, temperature: float) -> Tensor:
-        softmax = torch.matmul(queries / temperature, keys.t()).sub_(1.0 / temperature).exp_()  # (B, N)
-        total = softmax.sum(dim=1)
-        softmax.mul_((weight / total).unsqueeze(1))
-        ctx.save_for_backward(queries, keys, softmax)
-        ctx.temperature = temperature
-        return weight @ total.log()
+        # A sum over all nodes wants full precision, under autocast too.
+        with torch.autocast(queries.device.type, enabled=False):
+            softmax = (queries / temperature) @ keys.t()  # (B, N)
+            largest = softmax.amax(dim=1, keepdim=True)
+            total = softmax.sub_(largest).exp_().sum(dim=1)
+            softmax.mul_((weight / total).unsqueeze(1))
+            ctx.save_for_backward(queries, keys, softmax)
+            ctx.temperature = temperature
+            return (weight * (total.log() + largest.squeeze(1))).sum()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
@@ -60,5 +60,5 @@ def infonce_loss(queries: Tensor, keys: Tensor, nodes: Tensor, temperature: floa
     weight = counts.to(queries.dtype) / counts.sum()
     keys = F.normalize(keys)
     picked = F.normalize(queries[nodes])  # (B, D)
-    positive = weight @ ((picked * keys[nodes]).sum(dim=1) - 1.0)
-    return _SoftmaxDenominator.apply(picked, keys, weight, temperature) - positive / temperature
+    positive = (weight * (picked * keys[nodes]).sum(dim=1)).sum() / temperature
+    return _SoftmaxDenominator.apply(picked, keys, weight, temperature) - positive

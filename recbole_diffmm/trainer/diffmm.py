@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from recbole.trainer import Trainer
 from torch import Tensor
 
+from recbole_diffmm.errors import UserError
 from recbole_diffmm.model.diffmm import DiffMM
 from recbole_diffmm.trainer.base import RunTrainer
 
@@ -38,6 +40,12 @@ class DiffMMTrainer(RunTrainer, Trainer):
             return {}
         with self.phase("denoisers"):
             losses = self._train_denoisers()
+        for term, value in losses.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"loss term {term} became {value} in epoch {epoch_idx} with denoiser_learning_rate="
+                    f"{self.model.settings.denoiser_learning_rate}; try a smaller denoiser_learning_rate"
+                )
         with self.phase("generation"):
             self.diagnostics = self.model.rebuild_graphs()
         return losses

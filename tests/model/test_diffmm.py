@@ -215,6 +215,7 @@ def test_projection_per_modality() -> None:
     [
         ({"rebuild_k": N_ITEMS + 1}, f"rebuild_k={N_ITEMS + 1} is larger than the catalogue of {N_ITEMS} items"),
         ({"sampling_steps": 6}, "sampling_steps=6 is larger than steps=5"),
+        ({"noise_min": 0.5}, "noise_min=0.5 is larger than noise_max=0.02"),
         ({"modalities": ()}, "needs at least one modality"),
         ({"edge_dropout": 1.0}, "edge_dropout=1.0"),
         ({"contrast": "both"}, "contrast='both'"),
