@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is first 
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -44,3 +45,11 @@ def _session_in_scratch(tmp_path_factory: pytest.TempPathFactory):
 def _in_own_folder(_session_in_scratch: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """RecBole writes its logs and checkpoints into the current folder: each test gets its own."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _anomaly_detection_stays_as_it_was():
+    """Importing any sequential model of RecBole switches it on for the whole process (its sine.py does)."""
+    before = torch.is_anomaly_enabled()
+    yield
+    torch.autograd.set_detect_anomaly(before)
