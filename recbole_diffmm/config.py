@@ -18,7 +18,7 @@ import yaml
 from recbole.config.configurator import Config as RecBoleConfig
 from recbole.utils import EvaluatorType, InputType, ModelType
 
-from recbole_diffmm import registry
+from recbole_diffmm import checks, registry
 from recbole_diffmm.errors import UserError
 
 _RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
@@ -27,9 +27,8 @@ CALL = "config_dict"
 
 # Keys that RecBole reads without giving them a default in its properties.
 _UNLISTED = frozenset(
-    "model dataset config_files encoding loss_type wandb_project log_wandb nproc world_size ip port offset local_rank "
-    "single_spec verbose training_neg_sample_num neg_sampling benchmark_filename reg_weight "
-    "user_inter_num_interval item_inter_num_interval MODEL_TYPE".split()
+    "model dataset config_files encoding wandb_project log_wandb nproc world_size local_rank verbose "
+    "benchmark_filename user_inter_num_interval item_inter_num_interval MODEL_TYPE".split()
 )
 # Where RecBole's words allow more than the type of the default.
 _ALSO: dict[str, tuple[type, ...]] = {"metrics": (str,), "topk": (int,), "gpu_id": (int,)}
@@ -135,6 +134,16 @@ def _recbole_defaults() -> dict[str, Any]:
     }
 
 
+def _default_values(model: str) -> dict[str, Any]:
+    return _merged(
+        [
+            ("", _recbole_defaults()),
+            ("", read_yaml(properties_dir() / "overall.yaml")),
+            ("", _recbole_model(model)),
+        ]
+    )
+
+
 @cache
 def _recbole_model(name: str) -> dict[str, Any]:
     path = _RECBOLE_PROPERTIES / "model" / f"{name}.yaml"
@@ -231,7 +240,7 @@ class Config(RecBoleConfig):
         ]
         of_model = _property_layers("model", model)
         of_dataset = [*self._layer_beside_data(dataset, ours), *_property_layers("dataset", dataset)]
-        self._defaults = _merged([("", _recbole_defaults()), *ours[:1], ("", _recbole_model(model))])
+        self._defaults = _default_values(model)
         self._check_keys([*ours[1:], *of_model, *of_dataset, *self._layers])
         layers = [("RecBole", _recbole_defaults()), *ours, ("RecBole", _recbole_model(model)), *of_model, *of_dataset]
         self.internal_config_dict = copy.deepcopy(_merged(layers))
@@ -240,6 +249,12 @@ class Config(RecBoleConfig):
         self._explicit_batch = any("eval_batch_size" in values for _, values in [*of_model, *of_dataset, *self._layers])
         extra = [key for _, values in of_dataset for key in values if key not in self.parameters["Dataset"]]
         self.parameters["Dataset"] += extra
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        # Before RecBole completes the values: it stumbles over wrong ones.
+        values: dict[str, Any] = super()._get_final_config_dict()
+        checks.check_values(values, self.source)
+        return values
 
     def _layer_beside_data(
         self, dataset: str, ours: list[tuple[str, dict[str, Any]]]
@@ -256,8 +271,6 @@ class Config(RecBoleConfig):
         self.final_config_dict["data_path"] = str(Path(given) / self.dataset)
 
     def _init_device(self) -> None:
-        if "local_rank" in self.final_config_dict:
-            raise UserError("training on several processes is not supported; remove local_rank, nproc and world_size")
         super()._init_device()
         if not self.final_config_dict["use_gpu"]:
             self.final_config_dict["device"] = torch.device("cpu")
@@ -276,67 +289,31 @@ class Config(RecBoleConfig):
             for key, value in values.items():
                 if key not in known:
                     raise UserError(
-                        f"unknown key {key!r} in {source} for model {self.model}{registry.nearest(key, known)}"
+                        f"unknown key {key!r} in {source} for model {self.model}"
+                        f"{registry.nearest(key, known, cutoff=0.3)}"
                     )
+                if key == "local_rank":
+                    raise UserError(f"{key} in {source}: training in several processes is not supported; leave it out")
+                checks.check_inner_keys(key, value, source, self.model)
                 if key in self._defaults and key not in own_fields:
                     wanted = _mistyped(key, value, self._defaults[key], strict=key not in _recbole_model(self.model))
                     if wanted:
                         raise UserError(f"{key} in {source} must be {wanted}, got {_quoted(value)}")
 
     def _check_values(self) -> None:
-        values = self.final_config_dict
-        for key in ("save_dataset", "save_dataloaders"):
-            if values.get(key):
-                raise UserError(
-                    f"{key} in {self.source(key)} is not supported: RecBole writes pickles there, which can run code "
-                    "when read; set it to false"
-                )
-        if values["metric_decimal_place"] < 6:
-            raise UserError(
-                f"metric_decimal_place in {self.source('metric_decimal_place')} must be at least 6, got "
-                f"{values['metric_decimal_place']}: RecBole rounds before early stopping"
-            )
-        if values["protocol"] not in {"recbole", "paper"}:
-            raise UserError(
-                f"protocol in {self.source('protocol')} must be recbole or paper, got {values['protocol']!r}"
-            )
-        for key in ("eval_users_per_batch", "train_batch_size", "eval_step"):
-            if values[key] < 1:
-                raise UserError(f"{key} in {self.source(key)} must be at least 1, got {values[key]}")
-        for key in ("epochs", "stopping_step", "worker"):
-            if values[key] < 0:
-                raise UserError(f"{key} in {self.source(key)} must not be negative, got {values[key]}")
-        if values["learning_rate"] <= 0:
-            raise UserError(
-                f"learning_rate in {self.source('learning_rate')} must be above 0, got {values['learning_rate']}"
-            )
-        self._check_valid_metric()
+        checks.check_valid_metric(self.final_config_dict, self.source)
         self._check_dataset()
         settings = getattr(self.model_class, "config_class", None)
         if settings is not None:
             self._check_settings(settings)
         registry.require_extras(self)
 
-    def _check_valid_metric(self) -> None:
-        name = str(self.final_config_dict["valid_metric"])
-        known = {
-            f"{metric}@{k}".lower()
-            for metric in self.final_config_dict["metrics"]
-            for k in self.final_config_dict["topk"]
-        }
-        known |= {metric.lower() for metric in self.final_config_dict["metrics"]}
-        if name.lower() not in known:
-            raise UserError(
-                f"valid_metric is {name} ({self.source('valid_metric')}), which metrics and topk do not give"
-                f"{registry.nearest(name, known)}; set valid_metric too"
-            )
-
     def _check_settings(self, settings: Any) -> None:
         from pydantic import ValidationError
 
         given = {key: self.final_config_dict[key] for key in settings.model_fields if key in self.final_config_dict}
         for key, value in given.items():
-            # pydantic would take "1" and true for the number 1.
+            # In one word; pydantic would say which of several types it tried.
             if settings.model_fields[key].annotation in {int, float} and isinstance(value, (bool, str)):
                 raise UserError(f"{key} in {self.source(key)} must be a number, got {_quoted(value)}")
         try:
@@ -409,13 +386,49 @@ class Config(RecBoleConfig):
         return plain_config(self)
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> Config:
+    def from_plain(cls, values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
         """Rebuild a configuration from what :meth:`plain` gave, on this machine's device.
 
+        Args:
+            values: what :meth:`plain` gave.
+            overrides: typed values that win over them, checked as those of a new configuration.
+
         Raises:
-            UserError: the values name a model that does not exist here.
+            UserError: the values name a model that does not exist here, or an override is unknown or wrong.
         """
-        return cast("Config", _rebuilt(cls, values))
+        config = cast("Config", _rebuilt(cls, values))
+        if overrides:
+            config._override(overrides)
+        return config
+
+    def _override(self, overrides: Mapping[str, Any]) -> None:
+        for key in ("model", "dataset"):
+            if key in overrides:
+                raise UserError(
+                    f"{key} in {COMMAND_LINE} cannot differ from the checkpoint's, {self[key]}; leave it out"
+                )
+        self._defaults = _default_values(self.model)
+        self._check_keys([(COMMAND_LINE, dict(overrides))])
+        values = self.final_config_dict
+        # RecBole completes it by the dataset's name once more.
+        values["data_path"] = str(Path(values["data_path"]).parent)
+        values.update(copy.deepcopy(dict(overrides)))
+        self._origin.update(dict.fromkeys(overrides, COMMAND_LINE))
+        self._explicit_batch = "eval_batch_size" in overrides or not overrides.keys() & {
+            "eval_users_per_batch",
+            "eval_pairs_per_batch",
+        }
+        checks.check_values(values, self.source)
+        device = values["device"]
+        try:
+            self._set_default_parameters()
+            self._set_train_neg_sample_args()
+            for phase in ("valid", "test"):
+                self._set_eval_neg_sample_args(phase)
+        except (KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(self._told(error)) from None
+        values["device"] = device if values["use_gpu"] else torch.device("cpu")
+        self._check_values()
 
 
 def dataset_names(data_path: str | Path) -> list[str]:
@@ -491,7 +504,7 @@ def _keys_read_by(model_class: type) -> frozenset[str]:
     for base in model_class.__mro__:
         if base.__module__.startswith("recbole") or base is model_class:
             try:
-                keys.update(re.findall(r"config\[['\"]([\w-]+)['\"]\]", inspect.getsource(base)))
+                keys.update(re.findall(r"config\[\s*['\"]([\w-]+)['\"]\s*\]", inspect.getsource(base)))
             except (OSError, TypeError):
                 continue
     return frozenset(keys)

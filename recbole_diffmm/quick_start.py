@@ -172,11 +172,12 @@ def load(
         UserError: The checkpoint is unreadable, the data are not those it was trained on, or a key is unknown.
     """
     content = checkpoint.load(checkpoint_path)
-    values = dict(content["config"])
-    for key in overrides or {}:
-        if key not in values:
-            raise UserError(f"unknown key {key!r} for checkpoint {checkpoint_path}{registry.nearest(key, values)}")
-    config = Config.from_plain({**values, **(overrides or {})})
+    if content.get("kind") == "resume" or "config" not in content:
+        raise UserError(
+            f"checkpoint {checkpoint_path}: holds the state of an unfinished run and no trained model; continue the "
+            "run with --resume=true, or give the .pth file without .resume in its name"
+        )
+    config = Config.from_plain(content["config"], overrides)
     init_seed(config["seed"], config["reproducibility"])
     dataset = registry.create_dataset(config)
     train_data, valid_data, test_data = load_splits(config, dataset)

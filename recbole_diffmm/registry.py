@@ -15,7 +15,11 @@ from recbole_diffmm.errors import UserError
 
 _MODEL_FOLDER = Path(__file__).parent / "model"
 # What RecBole's models import only when they need it, and the extra of this package that brings it.
-_EXTRAS = {"NCL": ("faiss", "ncl"), "LDiffRec": ("kmeans_pytorch", "ldiffrec")}
+_EXTRAS: dict[str, tuple[str, str, Callable[[Any], bool]]] = {
+    "NCL": ("faiss", "ncl", lambda config: True),
+    "LDiffRec": ("kmeans_pytorch", "ldiffrec", lambda config: (config["n_cate"] or 1) > 1),
+    "NNCF": ("community", "nncf", lambda config: config["neigh_info_method"] == "louvain"),
+}
 _replaced: dict[str, Any] = {}
 
 
@@ -56,10 +60,16 @@ def is_own(name: str) -> bool:
     return name in own_model_names()
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error's line, "; did you mean X?", empty where nothing known is near."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """The end of an error's line, "; did you mean X?", empty where nothing known is near.
+
+    Args:
+        name: what was given.
+        known: what could have been meant.
+        cutoff: share of letters in common from which a candidate counts as near.
+    """
+    by_lower = {candidate.lower(): candidate for candidate in sorted(known)}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
     return f"; did you mean {by_lower[near[0]]}?" if near else ""
 
 
@@ -85,10 +95,8 @@ def require_extras(config: Any) -> None:
         UserError: the package is not installed.
     """
     name = config["model"]
-    if name not in _EXTRAS or (name == "LDiffRec" and (config["n_cate"] or 1) <= 1):
-        return
-    package, extra = _EXTRAS[name]
-    if importlib.util.find_spec(package) is None:
+    package, extra, needed = _EXTRAS.get(name, ("", "", lambda config: False))
+    if needed(config) and importlib.util.find_spec(package) is None:
         raise UserError(f'{name} needs {package}, which is not installed; run: pip install "recbole-diffmm[{extra}]"')
 
 

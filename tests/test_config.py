@@ -175,25 +175,125 @@ def test_a_key_of_another_model_is_unknown() -> None:
         ("valid_metric", "Recall@30", "valid_metric"),
         ("metrics", ["Recal"], "Recal"),
         ("topk", [0], "positive"),
-        ("nproc", 2, "nproc"),
+        ("nproc", 2, "several processes"),
+        ("world_size", 2, "several processes"),
+        ("local_rank", 0, "several processes"),
+        ("seed", -1, "2**32 - 1"),
+        ("metrics", [1], "metrics' names"),
+        ("metrics", [], "at least one"),
+        ("topk", ["a"], "positive whole numbers"),
+        ("topk", [], "positive whole numbers"),
+        ("topk", [10, True], "positive whole numbers"),
+        ("state", "LOUD", "debug, info, warning, error or critical"),
+        ("learning_rate", float("nan"), "a finite number above 0"),
+        ("learning_rate", float("inf"), "a finite number above 0"),
+        ("weight_decay", -1.0, "not negative"),
+        ("clip_grad_norm", 5, "{max_norm: 5}"),
+        ("clip_grad_norm", {"norm_type": 2}, "{max_norm: 5}"),
+        ("learner", "adamm", "did you mean adam?"),
+        ("load_col", {"inter": ["user_id"]}, "user_id and item_id"),
+        ("load_col", {"item": ["item_id"]}, "user_id and item_id"),
+        ("unload_col", {"inter": ["item_id"]}, "user_id and item_id"),
+        ("load_col", [1], "keys and values"),
+        ("eval_args", {"group_by": "item"}, "user or none"),
+        ("eval_args", {"order": "random"}, "RO (random)"),
+        ("eval_args", {"split": {"RS": [0.8, 0.2]}}, "three shares"),
+        ("eval_args", {"split": {"LS": "last"}}, "valid_and_test"),
+        ("eval_args", {"mode": "uni"}, "uniN"),
+        ("eval_args", {"mode": {"valid": "ful"}}, "uniN"),
+        ("train_neg_sample_args", {"distribution": "uniformly"}, "popularity"),
+        ("train_neg_sample_args", {"sample_num": 0}, "at least 1"),
+        ("train_neg_sample_args", {"sample_num": 1.5}, "at least 1"),
+        ("train_neg_sample_args", {"dynamic": 1}, "true or false"),
+        ("train_neg_sample_args", {"candidate_num": -1}, "at least 0"),
+        ("train_neg_sample_args", {"alpha": "1"}, "a number"),
     ],
 )
 def test_wrong_values_are_told_in_one_line(key: str, value: Any, told: str) -> None:
-    if key == "nproc":
-        assert told in refused("BPR", "toy", overrides={key: value, "local_rank": 0})
-        return
     message = refused("BPR", "toy", overrides={key: value})
     assert key in message or told in message
     assert told in message
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "named", "near"),
+    [
+        ("eval_args", {"spilt": {"RS": [0.8, 0.1, 0.1]}}, "eval_args.spilt", "split"),
+        ("eval_args", {"groupby": "user"}, "eval_args.groupby", "group_by"),
+        ("eval_args", {"mode": {"validation": "full"}}, "eval_args.mode.validation", "valid"),
+        ("eval_args", {"split": {"rs": [0.8, 0.1, 0.1]}}, "eval_args.split.rs", "RS"),
+        ("train_neg_sample_args", {"sample_number": 2}, "train_neg_sample_args.sample_number", "sample_num"),
+        ("clip_grad_norm", {"max_norms": 5}, "clip_grad_norm.max_norms", "max_norm"),
+    ],
+)
+def test_unknown_keys_inside_others_are_told_too(key: str, value: Any, named: str, near: str, tmp_path: Path) -> None:
+    message = refused("BPR", "toy", overrides={key: value})
+    assert f"unknown key '{named}' in the command line" in message and f"did you mean {near}" in message
+    file = write(tmp_path / "inner.yaml", yaml.safe_dump({key: value}))
+    assert str(file) in refused("BPR", "toy", [file])
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
-    [("steps", "five"), ("steps", True), ("temperature", "0.5"), ("contrast", "both"), ("denoiser_hidden_sizes", [0])],
+    [
+        ("eval_args", {"mode": "uni100"}),
+        ("eval_args", {"mode": {"valid": "pop50", "test": "full"}}),
+        ("eval_args", {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user"}),
+        ("eval_args", {"group_by": None}),
+        ("train_neg_sample_args", None),
+        ("train_neg_sample_args", {"distribution": "popularity", "alpha": 0.5, "sample_num": 4}),
+        ("train_neg_sample_args", {"dynamic": True, "candidate_num": 4}),
+        ("clip_grad_norm", {"max_norm": 5, "norm_type": 2}),
+        ("load_col", {"inter": ["user_id", "item_id"]}),
+        ("load_col", None),
+        ("topk", 10),
+        ("metrics", "Recall"),
+        ("learner", "AdamW"),
+        ("state", "warning"),
+        ("nproc", 1),
+    ],
+)
+def test_what_recbole_offers_is_taken(key: str, value: Any) -> None:
+    assert Config("BPR", "toy", overrides={key: value, "valid_metric": "Recall@10"}).model == "BPR"
+
+
+def test_a_key_that_a_model_does_not_read_is_unknown_to_it() -> None:
+    for key in ("reg_weight", "loss_type", "neg_sampling", "training_neg_sample_num", "single_spec"):
+        assert f"unknown key '{key}'" in refused("BPR", "toy", overrides={key: 1})
+    assert Config("LightGCN", "toy", overrides={"reg_weight": 1e-3})["reg_weight"] == 1e-3
+    assert Config("EASE", "toy", overrides={"reg_weight": 5})["reg_weight"] == 5
+
+
+@pytest.mark.parametrize(
+    ("typo", "near"), [("batch_size", "eval_batch_size"), ("regw", "reg_weight"), ("epoch_num", "epochs")]
+)
+def test_a_remote_likeness_is_named_as_well(typo: str, near: str) -> None:
+    assert f"did you mean {near}" in refused("LightGCN", "toy", overrides={typo: 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("steps", "five"),
+        ("steps", True),
+        ("temperature", "0.5"),
+        ("contrast", "both"),
+        ("denoiser_hidden_sizes", [0]),
+        ("use_generated_graph", 1),
+        ("steps", 5.0),
+        ("denoiser_hidden_sizes", ["16"]),
+        ("sampling_noise", "yes"),
+        ("cl_weight", True),
+    ],
 )
 def test_a_models_own_keys_are_typed(key: str, value: Any) -> None:
     message = refused("DiffMM", "toy", overrides={key: value})
     assert key in message and "the command line" in message
+
+
+def test_a_whole_number_is_good_for_a_weight() -> None:
+    config: Any = Config("DiffMM", "toy", overrides={"cl_weight": 1, "temperature": 2})
+    assert config.model_class.config_class.from_config(config).temperature == 2.0
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from recbole_diffmm import registry
+from recbole_diffmm.cli import main
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.quick_start import load
 from tests.trainer.small import small_run
@@ -42,3 +43,60 @@ def test_unknown_settings_are_refused() -> None:
     path = Path("saved") / f"{result.record_path.stem}.pth"
     with pytest.raises(UserError, match=r"unknown key .protocl..*did you mean protocol"):
         load(path, {"protocl": "paper"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"topk": "abc"}, "topk in the command line must be a list"),
+        ({"topk": [0]}, "positive whole numbers"),
+        ({"topk": [5]}, "valid_metric is Recall@20"),
+        ({"topk": [20, 500]}, "asks for 500 items"),
+        ({"protocol": "papr"}, "did you mean paper"),
+        ({"metrics": ["Recal"]}, "Recal"),
+        ({"metrics": [1]}, "metrics' names"),
+        ({"eval_graph": "half"}, "eval_graph in the command line"),
+        ({"steps": 5.0}, "steps in the command line"),
+        ({"eval_args": {"mod": "full"}}, "eval_args.mod"),
+        ({"model": "BPR"}, "cannot differ"),
+        ({"dataset": "ml-100k"}, "cannot differ"),
+    ],
+)
+def test_settings_of_a_checkpoint_are_checked_like_a_runs(settings, told, finished: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load(finished, settings)
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_checkpoints_data_may_lie_elsewhere(finished: Path) -> None:
+    config, _, dataset, *_ = load(finished, {"data_path": "elsewhere"})
+    assert (config["data_path"], dataset.item_num) == ("elsewhere/toy", 81)
+
+
+def test_settings_of_a_checkpoint_are_completed_like_a_runs(finished: Path) -> None:
+    config, *_, test_data = load(finished, {"topk": 5, "metrics": "Hit", "valid_metric": "Hit@5", "use_gpu": False})
+    assert (config["topk"], config["metrics"]) == ([5], ["Hit"])
+    batch = load(finished, {"eval_users_per_batch": 10})[0]["eval_batch_size"]
+    assert batch == 10 * 81 and config["eval_batch_size"] != batch
+    assert len(test_data.uid_list) == 60
+
+
+@pytest.fixture
+def finished() -> Path:
+    return Path("saved") / f"{small_run('DiffMM', epochs=1, denoiser_hidden_sizes=[8]).record_path.stem}.pth"
+
+
+def test_the_state_of_an_unfinished_run_is_no_model(capsys: pytest.CaptureFixture[str]) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(epoch: int, score: float) -> None:
+        if epoch == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        small_run("BPR", epochs=3, on_epoch=stop)
+    (state,) = Path("saved").glob("*.resume.pth")
+    assert main(["evaluate", str(state)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(state) in line and "--resume=true" in line

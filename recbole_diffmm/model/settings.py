@@ -13,9 +13,9 @@ from recbole_diffmm.errors import UserError
 
 
 class ModelSettings(BaseModel):
-    """Hyper-parameters of one model: frozen, closed, each field with a type, a default and a line of meaning."""
+    """Hyper-parameters of one model: frozen, closed, uncoerced, each field with a type, a default and its meaning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @classmethod
     def from_config(cls, config: Any) -> Self:
