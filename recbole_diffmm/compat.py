@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -235,7 +236,11 @@ def read_checkpoint(path: str | Path, map_location: Any = None, **_: Any) -> dic
 
 
 def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any, Any]:
-    """Return (config, model, dataset, train, valid, test) of a checkpoint, as RecBole's function of this name does."""
+    """Return (config, model, dataset, train, valid, test) of a checkpoint, as RecBole's function of this name does.
+
+    A pickled dataset or pickled loaders in `checkpoint_dir` are not read, which RecBole's function does: they are made
+    again from the data.
+    """
     from logging import getLogger
 
     from recbole.data import data_preparation
@@ -249,14 +254,26 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     getLogger().info(config)
-    dataset = registry.create_dataset(config)
-    loaders = data_preparation(config, dataset)
+    with _no_saved_data():
+        dataset = registry.create_dataset(config)
+        loaders = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
     model = get_model(config["model"])(config, loaders[0]._dataset).to(config["device"])
     state = read_checkpoint(model_file, map_location=config["device"])
     model.load_state_dict(state["state_dict"])
     model.load_other_parameter(state.get("other_parameter"))
     return (config, model, dataset, *loaders)
+
+
+@contextmanager
+def _no_saved_data() -> Iterator[None]:
+    """Let RecBole find no dataset or loaders that an earlier run pickled."""
+    data_utils = _module("data.utils")
+    data_utils.os = _Proxy(os, path=_Proxy(os.path, exists=lambda path: False))
+    try:
+        yield
+    finally:
+        data_utils.os = os
 
 
 # --- A4: graphs --------------------------------------------------------------------------------------------------
