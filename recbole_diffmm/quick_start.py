@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,6 +70,7 @@ def run(
         UserError: Something that was given does not work; the message says what to do.
     """
     config = Config(model, dataset, list(config_files or []), dict(config_dict or {}), overrides=dict(overrides or {}))
+    _require_writable(config)
     with _logging(config) as warnings:
         started = time.perf_counter()
         init_seed(config["seed"], config["reproducibility"])
@@ -120,7 +122,7 @@ def run(
         seconds = {
             **records.summarise_seconds(trainer.curve),
             "preparation": round(prepared - started, 4),
-            "training": round(trained - prepared, 4),
+            "training": round(trainer.earlier_seconds + trained - prepared, 4),
             "test": round(time.perf_counter() - trained, 4),
         }
         record = {
@@ -221,6 +223,21 @@ def load_splits(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 def _result(record: dict[str, Any], path: Path) -> RunResult:
     metrics = record["metrics"]
     return RunResult(record, path, metrics["valid"] or {}, metrics["test"] or {})
+
+
+def _require_writable(config: Any) -> None:
+    # Now, not when the first epoch has been trained.
+    for key, default in (("checkpoint_dir", "saved"), ("results_dir", "results/runs"), ("log_dir", "log")):
+        folder = Path(config[key] or default)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            reason = (error.strerror or type(error).__name__).lower()
+            raise UserError(
+                f"{key} in {config.source(key)}: {folder} cannot be written ({reason}); give another folder"
+            ) from None
 
 
 @contextmanager

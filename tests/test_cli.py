@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_diffmm import quick_start
 from recbole_diffmm.cli import main
 from recbole_diffmm.data.bundled import prepare
 
+TWO_EPOCHS = ["--epochs=2", "--show_progress=false", "--state=ERROR"]
 QUICK = ["--epochs=1", "--show_progress=false", "--state=ERROR"]
 
 
@@ -214,27 +218,119 @@ def spoil_no_interactions(folder: Path) -> None:
     (folder / "mine.train.inter").unlink()
 
 
+def spoil_some_foreign(folder: Path) -> None:
+    lines = ids(folder)
+    (folder / "look.ids").write_text("\n".join([f"x{lines[0]}", *lines[1:]]) + "\n", encoding="utf-8")
+    text = (folder / "mine.yaml").read_text(encoding="utf-8")
+    (folder / "mine.yaml").write_text(text.replace("look.ids}", "look.ids, unknown_ids: refuse}"), encoding="utf-8")
+
+
+def spoil_most_foreign(folder: Path) -> None:
+    lines = ids(folder)
+    few = len(lines) // 4
+    foreign = [f"x{line}" for line in lines[few:]]
+    (folder / "look.ids").write_text("\n".join([*lines[:few], *foreign]) + "\n", encoding="utf-8")
+
+
 SPOILS = [
-    (spoil_rows, "look"),
-    (spoil_values, "look.npy"),
-    (spoil_text, "look.npy"),
-    (spoil_objects, "look.npy"),
-    (spoil_truncated, "look.npy"),
-    (spoil_empty, "look.npy"),
-    (spoil_missing, "look.npy"),
-    (spoil_duplicated, "look.ids"),
-    (spoil_overlap, "look"),
-    (spoil_interactions, "mine.train.inter"),
-    (spoil_no_interactions, "mine.train.inter"),
+    (spoil_rows, "look.npy", "has 79 rows but"),
+    (spoil_values, "look.npy", "row 3 (item "),
+    (spoil_text, "look.npy", "holds text"),
+    (spoil_objects, "look.npy", "holds Python objects"),
+    (spoil_truncated, "look.npy", "is truncated"),
+    (spoil_empty, "look.npy", "is empty"),
+    (spoil_missing, "look.npy", "does not exist"),
+    (spoil_duplicated, "look.ids", "in lines 1 and 2"),
+    (spoil_overlap, "look.ids", "none of the 80 ids"),
+    (spoil_some_foreign, "look.ids", "1 of the 80 ids"),
+    (spoil_most_foreign, "look.ids", "60 of the 80 ids"),
+    (spoil_interactions, "mine.train.inter", "is empty"),
+    (spoil_no_interactions, "mine.train.inter", "does not exist"),
 ]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("spoil", "named"), SPOILS, ids=[spoil.__name__ for spoil, _ in SPOILS])
-def test_spoiled_data(spoil, named: str, toy: Path, refused) -> None:
+@pytest.mark.parametrize(("spoil", "named", "cause"), SPOILS, ids=[spoil.__name__ for spoil, *_ in SPOILS])
+def test_spoiled_data(spoil, named: str, cause: str, toy: Path, refused) -> None:
     assert main(["run", "--model=DiffMM", "--dataset=mine", *QUICK]) == 0, "the copy itself is good"
     spoil(toy)
-    assert named in refused("run", "--model=DiffMM", "--dataset=mine", *QUICK)
+    message = refused("run", "--model=DiffMM", "--dataset=mine", *QUICK)
+    assert named in message and cause in message
+
+
+def unfinished(model: str, dataset: str) -> Path:
+    """The training state of a run that stopped after its first epoch of two."""
+
+    def stop(epoch: int, _score: float) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    real = quick_start.run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quick_start, "run", lambda *arguments: real(*arguments, on_epoch=stop))
+        assert main(["run", f"--model={model}", f"--dataset={dataset}", *TWO_EPOCHS]) == 130
+    (state,) = Path("saved").glob(f"{model}-{dataset}-*.resume.pth")
+    return state
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("model", "dataset", "cause"),
+    [("LightGCN", "mine", "its model is LightGCN, this run's is BPR"), ("BPR", "toy", "its dataset is toy")],
+)
+def test_states_of_another_model_or_dataset(
+    model: str, dataset: str, cause: str, toy: Path, refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted, other = unfinished("BPR", "mine"), unfinished(model, dataset)
+    capsys.readouterr()
+    shutil.copy(other, wanted)
+    message = refused("run", "--model=BPR", "--dataset=mine", *TWO_EPOCHS, "--resume=true")
+    assert str(wanted) in message and cause in message
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_best_epoch_of_another_model(toy: Path, refused, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--model=LightGCN", "--dataset=mine", *QUICK]) == 0
+    (best,) = Path("saved").glob("LightGCN-*.pth")
+    state = unfinished("BPR", "mine")
+    capsys.readouterr()
+    shutil.copy(best, state)
+    assert "holds a trained model" in refused("run", "--model=BPR", "--dataset=mine", *TWO_EPOCHS, "--resume=true")
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("--seed=-1", "seed in the command line"),
+        ("--metrics=[1]", "metrics in the command line"),
+        ("--metrics=[]", "metrics in the command line"),
+        ("--topk=[a]", "topk in the command line"),
+        ("--state=LOUD", "state in the command line"),
+        ("--learning_rate=.nan", "learning_rate in the command line"),
+        ("--clip_grad_norm=5", "{max_norm: 5}"),
+        ("--learner=adamm", "did you mean adam?"),
+        ("--nproc=2", "several processes"),
+        ("--world_size=2", "several processes"),
+        ("--load_col={inter: [user_id]}", "user_id and item_id"),
+        ("--load_col={inter: [user_id, item_id, usr_id]}", "did you mean user_id?"),
+        ("--checkpoint_dir=file/inner", "checkpoint_dir in the command line"),
+        ("--results_dir=file/inner", "results_dir in the command line"),
+        ("--log_dir=file/inner", "log_dir in the command line"),
+        ("--eval_args={mod: full}", "did you mean mode?"),
+        ("--eval_args={mode: uni}", "uniN or popN"),
+        ("--train_neg_sample_args={sample: 3}", "did you mean sample_num?"),
+        ("--neigh_info_method=louvain", "recbole-diffmm[nncf]"),
+    ],
+)
+def test_wrong_values_end_with_two(setting: str, told: str, refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").write_text("", encoding="utf-8")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "community" else found(name, *more)
+    )
+    model = "NNCF" if "neigh_info_method" in setting else "BPR"
+    quiet = [] if "--state" in setting else ["--state=ERROR"]
+    assert told in refused("run", f"--model={model}", "--dataset=toy", "--show_progress=false", *quiet, setting)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -218,6 +218,23 @@ def test_values_of_single_users_average_to_the_reported_metrics():
         assert np.mean(values) == pytest.approx(result.test[name], abs=1e-6)
 
 
+def test_without_pyarrow_the_record_says_what_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = small_run("BPR", epochs=1)
+    assert not list(Path().rglob("*.parquet"))
+    (warning,) = result.record["warnings"]
+    assert "pyarrow" in warning and "recbole-diffmm[parquet]" in warning
+
+
+@pytest.mark.parametrize("key", ["checkpoint_dir", "results_dir", "log_dir"])
+def test_folders_that_cannot_be_written_are_told_before_training(key):
+    Path("file").write_text("")
+    started = []
+    with pytest.raises(UserError, match=rf"{key} in config_dict: .*file/inner cannot be written"):
+        small_run("BPR", on_epoch=lambda *_: started.append(1), **{key: "file/inner"})
+    assert not started
+
+
 def test_load_rebuilds_the_model_that_was_tested():
     result = small_run("DiffMM", epochs=3)
     path = f"saved/{result.record_path.stem}.pth"

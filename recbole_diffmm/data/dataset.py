@@ -14,6 +14,7 @@ from recbole.data.dataset import Dataset
 from recbole_diffmm.data.features import hash_files, load_modality, require_file, select_modalities
 from recbole_diffmm.data.modality import ModalityFeatures
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.registry import nearest
 
 
 class CheckedDataset(Dataset):
@@ -32,11 +33,23 @@ class CheckedDataset(Dataset):
         files = [f"{token}.inter"] if suffixes is None else [f"{token}.{suffix}.inter" for suffix in suffixes]
         for file in files:
             require_file(folder / file, "interactions")
-            _check_header(folder / file, (self.uid_field, self.iid_field))
+            _check_header(folder / file, (self.uid_field, self.iid_field), self.config["field_separator"])
         super()._load_inter_feat(token, dataset_path)
         for file, rows in zip(files, self.file_size_list if suffixes else [len(self.inter_feat)], strict=True):
             if rows == 0:
                 raise UserError(f"{folder / file} has no interactions below its header")
+
+    def _load_feat(self, filepath: str, source: Any) -> Any:
+        # RecBole leaves a name of load_col out without a word where the file has no such column
+        wanted, _ = self._get_load_and_unload_col(source)
+        columns = _columns(Path(filepath), self.config["field_separator"])
+        for name in sorted(wanted or ()):
+            if name not in columns:
+                raise UserError(
+                    f"load_col{_from(self.config, 'load_col')} names {name!r}, a column that {filepath} does not have"
+                    f"{nearest(name, columns, cutoff=0.3)} (it has {', '.join(columns)})"
+                )
+        return super()._load_feat(filepath, source)
 
     def _download(self) -> NoReturn:
         # RecBole would fetch an archive from the network, or wait for a distributed group that is not there
@@ -70,7 +83,11 @@ class MultimodalDataset(CheckedDataset):
         super()._data_processing()
         tokens = self.field2id_token[self.iid_field]
         specs = select_modalities(
-            self.config["modalities"], self.config["use_modalities"], Path(self.dataset_path), self.dataset_name
+            self.config["modalities"],
+            self.config["use_modalities"],
+            Path(self.dataset_path),
+            self.dataset_name,
+            {key: _from(self.config, key) for key in ("modalities", "use_modalities")},
         )
         if not specs and getattr(self.config.model_class, "uses_modalities", False):
             raise UserError(
@@ -120,9 +137,18 @@ def _raw_ids(dataset: Dataset, field: str) -> np.ndarray:
     return np.asarray(dataset.field2id_token[field]).astype(str)[np.asarray(values).astype(np.int64)]
 
 
-def _check_header(path: Path, fields: tuple[str, str]) -> None:
+def _from(config: Any, key: str) -> str:
+    """Where a key's value stands, " in FILE", empty under RecBole's own configuration, which does not know."""
+    return f" in {config.source(key)}" if hasattr(config, "source") else ""
+
+
+def _columns(path: Path, separator: str) -> list[str]:
     with path.open(encoding="utf-8", errors="replace") as file:
-        columns = [column.rpartition(":")[0] for column in file.readline().rstrip("\r\n").split("\t")]
+        return [column.rpartition(":")[0] for column in file.readline().rstrip("\r\n").split(separator)]
+
+
+def _check_header(path: Path, fields: tuple[str, str], separator: str) -> None:
+    columns = _columns(path, separator)
     for field in fields:
         if field not in columns:
             raise UserError(

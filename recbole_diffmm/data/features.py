@@ -28,6 +28,7 @@ import torch
 
 from recbole_diffmm.data.modality import ModalityFeatures
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.registry import nearest
 
 _CHUNK_ROWS = 4096  # bounds the float32 copy made while checking, whatever the size of the file
 _UNKNOWN_IDS = ("check", "allow", "refuse")
@@ -50,7 +51,9 @@ class ModalitySpec:
     unknown_ids: str = "check"
 
 
-def select_modalities(modalities: Any, use_modalities: Any, folder: Path, dataset: str) -> list[ModalitySpec]:
+def select_modalities(
+    modalities: Any, use_modalities: Any, folder: Path, dataset: str, places: Mapping[str, str] | None = None
+) -> list[ModalitySpec]:
     """Turn the keys ``modalities`` and ``use_modalities`` into specs, in the order they are used in.
 
     Args:
@@ -59,51 +62,55 @@ def select_modalities(modalities: Any, use_modalities: Any, folder: Path, datase
         use_modalities: Names to keep, in this order; None keeps all, in the mapping's order.
         folder: The dataset's folder.
         dataset: The dataset's name, for messages.
+        places: Where each of the two keys stands, such as `` in dataset/mine/mine.yaml``, for messages.
 
     Raises:
         UserError: the keys are mistyped, or a name is unknown.
     """
+    in_modalities, in_use = ((places or {}).get(key, "") for key in ("modalities", "use_modalities"))
     declared = {} if modalities is None else modalities
     if not isinstance(declared, Mapping):
         raise UserError(
-            f"modalities of dataset {dataset} is {declared!r}, expected a mapping such as "
+            f"modalities{in_modalities} of dataset {dataset} is {declared!r}, expected a mapping such as "
             "{text: {features: text.npy, ids: items.txt}}"
         )
     names = list(declared) if use_modalities is None else use_modalities
     if isinstance(names, str) or not isinstance(names, Sequence):
-        raise UserError(f"use_modalities is {names!r}, expected a list such as [{', '.join(map(str, declared))}]")
+        example = f"[{', '.join(map(str, declared))}]"
+        raise UserError(f"use_modalities{in_use} is {names!r}, expected a list such as {example}")
     for name in names:
         if name not in declared:
-            near = get_close_matches(str(name), [str(key) for key in declared], n=1)
-            hint = f", did you mean {near[0]}?" if near else ""
             raise UserError(
-                f"use_modalities names {name!r}, but dataset {dataset} has {sorted(map(str, declared)) or 'none'}{hint}"
+                f"use_modalities{in_use} names {name!r}, but dataset {dataset} has "
+                f"{sorted(map(str, declared)) or 'none'}{in_modalities}{nearest(str(name), map(str, declared), 0.3)}"
             )
     if len(set(names)) != len(names):
-        raise UserError(f"use_modalities names a modality twice: {list(names)}")
-    return [_spec(name, declared[name], folder) for name in names]
+        raise UserError(f"use_modalities{in_use} names a modality twice: {list(names)}")
+    return [_spec(name, declared[name], folder, in_modalities) for name in names]
 
 
-def _spec(name: Any, entry: Any, folder: Path) -> ModalitySpec:
+def _spec(name: Any, entry: Any, folder: Path, place: str) -> ModalitySpec:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
         # the name becomes part of the names of parameters and of log lines
-        raise UserError(f"a modality is called {name!r}; use a letter, then letters, digits, '_' or '-'")
+        raise UserError(f"a modality{place} is called {name!r}; use a letter, then letters, digits, '_' or '-'")
     known = ("features", "ids", "unknown_ids")
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("features"), str):
-        raise UserError(f"modalities.{name} is {entry!r}, expected {{features: <file>.npy, ids: <file>}}")
-    for key in entry:
+    for key in entry if isinstance(entry, Mapping) else ():
         if key not in known:
-            near = get_close_matches(str(key), known, n=1)
             raise UserError(
-                f"modalities.{name} has an unknown key {key!r}, known are {', '.join(known)}"
-                + (f"; did you mean {near[0]}?" if near else "")
+                f"modalities.{name}{place} has an unknown key {key!r}, known are {', '.join(known)}"
+                f"{nearest(str(key), known, cutoff=0.3)}"
             )
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("features"), str):
+        raise UserError(f"modalities.{name}{place} is {entry!r}, expected {{features: <file>.npy, ids: <file>}}")
     ids = entry.get("ids", str(Path(entry["features"]).with_suffix(".ids")))
     if not isinstance(ids, str):
-        raise UserError(f"modalities.{name}.ids is {ids!r}, expected a file of raw item ids, one a line")
+        raise UserError(f"modalities.{name}.ids{place} is {ids!r}, expected a file of raw item ids, one a line")
     unknown_ids = entry.get("unknown_ids", "check")
     if unknown_ids not in _UNKNOWN_IDS:
-        raise UserError(f"modalities.{name}.unknown_ids is {unknown_ids!r}, expected one of {', '.join(_UNKNOWN_IDS)}")
+        raise UserError(
+            f"modalities.{name}.unknown_ids{place} is {unknown_ids!r}, expected one of {', '.join(_UNKNOWN_IDS)}"
+            f"{nearest(str(unknown_ids), _UNKNOWN_IDS)}"
+        )
     return ModalitySpec(name, folder / entry["features"], folder / ids, unknown_ids)
 
 

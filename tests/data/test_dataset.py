@@ -91,7 +91,7 @@ def test_use_modalities_selects_and_orders(folder: Path) -> None:
     assert list(load(folder, **both).modalities) == ["smell", "look"]
     assert list(load(folder, use_modalities=["look", "smell"], **both).modalities) == ["look", "smell"]
     assert list(load(folder, use_modalities=["look"], **both).modalities) == ["look"]
-    assert "use_modalities names 'taste'" in refusal(folder, use_modalities=["taste"], **both)
+    assert "use_modalities in config_dict names 'taste'" in refusal(folder, use_modalities=["taste"], **both)
 
 
 @pytest.mark.parametrize("settings", [{}, {**ONE, "use_modalities": []}])
@@ -143,3 +143,18 @@ def test_the_command_line_tells_any_model_s_user_what_is_wrong(
     assert main([*arguments, "--load_col={inter: [user_id, item_id]}"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: interactions file") and "mini.inter is empty" in error
+
+
+@pytest.mark.parametrize("model", ["DiffMM", "BPR"])
+def test_a_misspelt_column_is_told(folder: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = "--load_col={inter: [user_id, item_id, usr_id]}"
+    assert main(["run", f"--model={model}", "--dataset=mini", "--show_progress=false", columns]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "load_col in the command line names 'usr_id'" in line
+    assert "mini.inter does not have; did you mean user_id?" in line
+
+
+def test_another_separator_is_read(folder: Path) -> None:
+    text = (folder / "mini.inter").read_text()
+    (folder / "mini.inter").write_text(text.replace("\t", ","))
+    assert load(folder, **ONE, field_separator=",").item_num == 13

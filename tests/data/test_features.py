@@ -174,6 +174,8 @@ def test_modalities_are_chosen_in_the_order_they_are_asked_for(tmp_path: Path) -
         (["look"], None, "expected a mapping"),
         ({"look": "look.npy"}, None, "expected {features:"),
         ({"look": {"features": "look.npy", "idz": "x"}}, None, "did you mean ids?"),
+        ({"look": {"feature": "look.npy", "ids": "x"}}, None, "unknown key 'feature'"),
+        ({"look": {"feature": "look.npy", "ids": "x"}}, None, "did you mean features?"),
         ({"look": {"features": "look.npy", "ids": 3}}, None, "modalities.look.ids is 3"),
         ({"look": {"features": "look.npy", "unknown_ids": "no"}}, None, "unknown_ids is 'no'"),
         ({"a.b": {"features": "look.npy"}}, None, "called 'a.b'"),
@@ -182,5 +184,9 @@ def test_modalities_are_chosen_in_the_order_they_are_asked_for(tmp_path: Path) -
 )
 def test_mistyped_modalities(tmp_path: Path, modalities: object, chosen: object, words: str) -> None:
     with pytest.raises(UserError) as error:
-        select_modalities(modalities, chosen, tmp_path, "mini")
-    assert words in str(error.value) and "\n" not in str(error.value)
+        select_modalities(
+            modalities, chosen, tmp_path, "mini", {"modalities": " in mini.yaml", "use_modalities": " in my.yaml"}
+        )
+    message = str(error.value)
+    assert words in message.replace(" in mini.yaml", "").replace(" in my.yaml", "") and "\n" not in message
+    assert ("my.yaml" if message.startswith("use_modalities") else "mini.yaml") in message
