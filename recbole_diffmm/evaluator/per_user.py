@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,9 @@ def write_parquet(path: Path, user_tokens: np.ndarray, values: Mapping[str, np.n
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
+        getLogger(__name__).warning(
+            'per-user metrics are not written: pyarrow is not installed; run: pip install "recbole-diffmm[parquet]"'
+        )
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from recbole.trainer import NCLTrainer, Trainer
@@ -38,6 +37,7 @@ class RunTrainer(Trainer):
         best_epoch: The epoch that validation selected, from 0; None before the first.
         test_selected: Under ``protocol: paper``, the epoch with the best test metric; None otherwise.
         resume_file: Where the state of an unfinished run is kept, every `resume_every` epochs; None keeps none.
+        earlier_seconds: What training took, up to the state that was resumed from, in all sessions before this one.
 
     Raises:
         UserError: More than one process was asked for.
@@ -48,8 +48,12 @@ class RunTrainer(Trainer):
             raise UserError("nproc/world_size: training in several processes is not supported; leave both out")
         name = run_name(config)
         # RecBole's constructor opens TensorBoard in the current folder under the name of the log file.
-        with mock.patch.object(recbole_trainer, "get_tensorboard", lambda logger: _summary_writer(config, name)):
+        opened = recbole_trainer.get_tensorboard
+        recbole_trainer.get_tensorboard = lambda logger: _summary_writer(config, name)
+        try:
             super().__init__(config, model)
+        finally:
+            recbole_trainer.get_tensorboard = opened
         # RecBole's file name is the clock's second: runs that start together would overwrite each other's best epoch.
         self.saved_model_file = os.path.join(self.checkpoint_dir, f"{name}.pth")
         self.evaluator = PerUserEvaluator(config)
@@ -58,7 +62,9 @@ class RunTrainer(Trainer):
         self.best_epoch: int | None = None
         self.test_selected: dict[str, Any] | None = None
         self.resume_file: Path | None = None
+        self.earlier_seconds = 0.0
         self.train_hash: str | None = None
+        self._started = time.perf_counter()
         self._watch = AttributeWatch(model)
         self._test_data: Any = None
         self._loaders: list[Any] = []
@@ -124,6 +130,7 @@ class RunTrainer(Trainer):
         callback_fn: Callable[[int, float], None] | None = None,
     ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole does, with one progress bar over epochs in place of one for every epoch."""
+        self._started = time.perf_counter()
         self._loaders = [train_data] if valid_data is None else [train_data, valid_data]
         self.identify(train_data)
         if self.resume_file is not None and not self._resumed:
@@ -198,7 +205,8 @@ class RunTrainer(Trainer):
     def _not_finite(self, term: str, value: float, where: str) -> UserError:
         return UserError(
             f"loss term {term} became {value} in epoch {self._epoch}, {where}, "
-            f"with learning_rate={self.learning_rate}; try a smaller learning_rate or set clip_grad_norm"
+            f"with learning_rate={self.learning_rate}; try a smaller learning_rate, or "
+            "clip_grad_norm: {max_norm: 5}"
         )
 
     def _loss_names(self, n_terms: int) -> list[str]:
@@ -351,6 +359,7 @@ class RunTrainer(Trainer):
             **self._identity(),
             "kind": "resume",
             "next_epoch": next_epoch,
+            "seconds": self.earlier_seconds + time.perf_counter() - self._started,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
             "best_valid_result": self.best_valid_result,
@@ -388,6 +397,7 @@ class RunTrainer(Trainer):
                 getattr(self, name).load_state_dict(state)
         self.load_extra_state(content["extra_state"])
         self.start_epoch = content["next_epoch"]
+        self.earlier_seconds = content.get("seconds", 0.0)
         self.cur_step = content["cur_step"]
         self.best_valid_score = content["best_valid_score"]
         self.best_valid_result = content["best_valid_result"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -111,13 +112,19 @@ def load(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
     except FileNotFoundError:
         raise UserError(f"checkpoint {path}: no such file; give the path of a .pth file that a run wrote") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"checkpoint {path}: cannot be read as tensors and plain values ({reason[:120]}); "
-            "give a file that recbole-diffmm wrote, or train again"
-        ) from None
+        raise UserError(f"checkpoint {path}: {_unreadable(error)}; give a file that recbole-diffmm wrote") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
             f"checkpoint {path}: not in format {FORMAT} of recbole-diffmm; give a file that this version wrote"
         )
     return dict(from_plain(content))
+
+
+def _unreadable(error: Exception) -> str:
+    # PyTorch's text is a page of advice about weights_only, which is not what helps here.
+    named = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
+    if named:
+        return f"holds {named[1]}, not only tensors and plain values, and is not read because it could run code"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read ({error.strerror.lower()})"
+    return "is damaged or no checkpoint"

@@ -93,11 +93,13 @@ class _Malicious:
 
 def test_code_in_a_checkpoint_is_refused_and_not_run():
     torch.save({"format": 1, "value": _Malicious()}, "c.pth")
-    with pytest.raises(UserError, match=r"c\.pth"):
+    with pytest.raises(UserError, match=r"c\.pth: holds [\w.]+, not only tensors") as error:
         checkpoint.load("c.pth")
+    assert len(str(error.value)) < 200 and "weights_only" not in str(error.value)
     Path("p.pth").write_bytes(pickle.dumps(_Malicious()))
-    with pytest.raises(UserError, match=r"p\.pth"):
+    with pytest.raises(UserError, match=r"p\.pth: is damaged or no checkpoint") as error:
         checkpoint.load("p.pth")
+    assert len(str(error.value)) < 200 and "PyTorch" not in str(error.value)
     assert not Path("ran").exists()
 
 

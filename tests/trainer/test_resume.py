@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,22 @@ def test_a_state_of_other_data_is_refused():
     checkpoint.save(state, {**checkpoint.load(state), "train_hash": "another"})
     with pytest.raises(UserError, match="training split is another"):
         small_run(resume=True)
+
+
+def test_seconds_of_earlier_sessions_are_counted():
+    def slowly(epoch, score):
+        if epoch == 0:
+            time.sleep(1.0)
+        if epoch == 2:
+            raise _Stopped
+
+    with pytest.raises(_Stopped):
+        small_run(epochs=4, on_epoch=slowly)
+    epochs = []
+    resumed = small_run(epochs=4, resume=True, on_epoch=lambda epoch, score: epochs.append(epoch))
+    assert epochs == [2, 3]
+    phases = sum(sum(entry["seconds"].values()) for entry in resumed.record["curve"][:2])
+    assert resumed.record["seconds"]["training"] > 1.0 + phases
 
 
 @pytest.mark.parametrize(("every", "expected"), [(1, 3), (2, 2), (0, None)])
