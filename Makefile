@@ -19,8 +19,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
 
+# LightGCN's learning rate is the better one of 0.001 and 0.005 by validation recall, and converges in a third of the time.
 run: $(STAMP)
-	$(BIN)/recbole-diffmm compare --models=DiffMM,Pop,BPR,LightGCN,EASE --dataset=ml-100k $(ARGS)
+	$(BIN)/recbole-diffmm compare --models=DiffMM,Pop,BPR,LightGCN,EASE --dataset=ml-100k \
+	  --LightGCN.learning_rate=0.005 $(ARGS)
 
 # One thread each for two workers: on so small a data set, more threads cost more than they give.
 test: $(STAMP)
