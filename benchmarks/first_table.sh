@@ -8,7 +8,7 @@ run=${RECBOLE_DIFFMM:-.venv/bin/recbole-diffmm}
 declare -A settings=(
   [DiffMM]="--config_files=properties/published/DiffMM-tiktok.yaml --epochs=50 --stopping_step=50"
   [LightGCN]="--config_files=properties/tuned/LightGCN-tiktok.yaml --epochs=60"
-  [BPR]="--config_files=properties/tuned/BPR-tiktok.yaml --epochs=150"
+  [BPR]="--config_files=properties/tuned/BPR-tiktok.yaml"
   [EASE]="--config_files=properties/tuned/EASE-tiktok.yaml"
 )
 for model in ${@:-DiffMM LightGCN BPR EASE}; do
