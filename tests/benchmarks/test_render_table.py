@@ -1,0 +1,61 @@
+"""The README shows what the records say, and records that cannot be compared share no table."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_diffmm.model.diffmm import DiffMMConfig
+
+
+@pytest.fixture(scope="module")
+def tables(repository: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("render_table", repository / "benchmarks" / "render_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_shows_the_records(repository: Path, tables: Any) -> None:
+    text = (repository / "README.md").read_text()
+    for folder in sorted(path for path in (repository / "results").glob("*") if any(path.glob("*.json"))):
+        assert tables.insert(text, folder.name, tables.render(tables.read_records(folder))) == text
+
+
+def test_readme_tells_how_few_items_the_diffusion_reaches(repository: Path, tables: Any) -> None:
+    records = [r for r in tables.read_records(repository / "results" / "tiktok-va") if r["model"] == "DiffMM"]
+    graphs = [epoch["diagnostics"][name] for r in records for epoch in r["curve"] for name in r["data"]["features"]]
+    reached = [int(graph["distinct_items"]) for graph in graphs]
+    text = " ".join((repository / "README.md").read_text().split())
+    assert f"reached between {min(reached)} and {max(reached)} of 6,710 items" in text
+
+
+def test_full_graph_is_the_default_because_validation_prefers_it(repository: Path) -> None:
+    report = json.loads((repository / "benchmarks" / "results" / "eval_graph-tiktok.json").read_text())
+    better = [difference > 0 for difference in report["mean_difference_of_each_seed"]]
+    assert len(better) == 5 and all(better)
+    assert DiffMMConfig().eval_graph == "full"
+
+
+def test_records_name_their_provenance(repository: Path, tables: Any) -> None:
+    records = tables.read_records(repository / "results" / "tiktok-va")
+    assert records
+    for record in records:
+        assert record["commit"] and record["versions"]["torch"] and record["data"]["split_hash"]
+        assert len(record["curve"]) == record["epochs_run"]
+        best = max(record["curve"], key=lambda epoch: (epoch["valid"]["recall@20"], epoch["epoch"]))
+        assert record["best_epoch"] == best["epoch"], "validation selects"
+
+
+@pytest.mark.parametrize("key", ["protocol", "masking", "selection", "dataset"])
+def test_records_of_different_protocols_share_no_table(repository: Path, tables: Any, key: str) -> None:
+    records = tables.read_records(repository / "results" / "tiktok-va")[:2]
+    changed = copy.deepcopy(records)
+    changed[1][key] = "another"
+    with pytest.raises(ValueError, match=key):
+        tables.render(changed)
