@@ -147,7 +147,14 @@ def _compare(given: Any, settings: list[str]) -> None:
     from recbole_diffmm.config import parse_overrides
 
     names = [name.strip() for name in given.models.split(",") if name.strip()]
-    _say(render(compare(names, given.dataset, given.config_files.split(), None, parse_overrides(settings))))
+    failures: dict[str, str] = {}
+    overrides = parse_overrides(settings)
+    records = compare(names, given.dataset, given.config_files.split(), None, overrides, failures=failures)
+    if records:
+        _say(render(records))
+    if failures:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise UserError(f"{len(failures)} of {len(names)} models failed: {reasons}")
 
 
 def _convert(given: Any, _: list[str]) -> None:

@@ -24,6 +24,7 @@ def compare(
     config_dict: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: bool = True,
+    failures: dict[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Train and evaluate each model on the dataset and return their run records, in the order of `models`.
 
@@ -36,6 +37,7 @@ def compare(
         config_dict: Settings for all models.
         overrides: Settings for all models, of the highest priority; a key ``<Model>.<key>`` is for that model alone.
         progress: Show one progress bar, in epochs, on standard error.
+        failures: Where given, a model that fails is noted here with its reason and the others go on.
 
     Raises:
         UserError: There is no model, a model is named twice, or a model, dataset or setting is wrong.
@@ -56,8 +58,14 @@ def compare(
         done = 0
         for name in names:
             bar.set_description(name)
-            result = run(name, dataset, config_files, config_dict, settings[name], on_epoch=partial(_advance, bar))
-            records.append(result.record)
+            try:
+                result = run(name, dataset, config_files, config_dict, settings[name], on_epoch=partial(_advance, bar))
+                records.append(result.record)
+            except Exception as error:  # whatever a model stumbles over, the others' hours are not lost
+                if failures is None:
+                    raise
+                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                failures[name] = " ".join(reason.split())
             done += budgets[name]
             bar.update(done - bar.n)  # early stopping leaves a rest
         bar.set_description("all models")

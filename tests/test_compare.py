@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from recbole_diffmm.cli import main
 from recbole_diffmm.compare import compare, render
 from recbole_diffmm.errors import UserError
 
@@ -91,3 +92,20 @@ def test_mistakes_end_before_anything_trains(models, overrides, named, tmp_path)
         compare(models, dataset="toy", overrides=overrides, progress=False)
     assert "\n" not in str(mistake.value)
     assert not (tmp_path / "results").exists() and not (tmp_path / "saved").exists()
+
+
+def test_a_model_that_fails_leaves_the_others_their_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from recbole.model.general_recommender import BPR
+
+    def broken(self: BPR, interaction: object) -> None:
+        raise ValueError("no such luck")
+
+    monkeypatch.setattr(BPR, "calculate_loss", broken)
+    assert main(["compare", "--models=Pop,BPR,EASE", "--dataset=toy", "--epochs=1"]) == 2
+    printed = capsys.readouterr()
+    assert "Pop" in printed.out and "EASE" in printed.out and "BPR" not in printed.out
+    assert "error: 1 of 3 models failed: BPR: ValueError: no such luck" in printed.err
+    with pytest.raises(ValueError, match="no such luck"):
+        compare(["BPR"], "toy", config_dict={"epochs": 1}, progress=False)

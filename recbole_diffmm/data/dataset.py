@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from difflib import get_close_matches
+from logging import getLogger
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,16 @@ class CheckedDataset(Dataset):
     Raises:
         UserError: a file is missing or empty, or has no interactions or no column of ids.
     """
+
+    def _data_processing(self) -> None:
+        super()._data_processing()
+        repeated = int(self.inter_feat.duplicated([self.uid_field, self.iid_field]).sum())
+        if repeated:
+            # One copy in training and another in test is a leak that lifts every figure.
+            getLogger(__name__).warning(
+                f"{self.dataset_name}: {repeated} of {len(self.inter_feat)} interactions repeat a user-item pair, so "
+                "that training pairs can come again in validation and test; rm_dup_inter: first keeps one of each"
+            )
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         # RecBole reads an empty file as a pandas error, and one without rows as an index error much later

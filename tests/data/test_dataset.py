@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_diffmm import registry
 from recbole_diffmm.cli import main
 from recbole_diffmm.config import Config
 from recbole_diffmm.data.dataset import MultimodalDataset, interaction_hash
@@ -158,3 +159,20 @@ def test_another_separator_is_read(folder: Path) -> None:
     text = (folder / "mini.inter").read_text()
     (folder / "mini.inter").write_text(text.replace("\t", ","))
     assert load(folder, **ONE, field_separator=",").item_num == 13
+
+
+def test_repeated_interactions_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "dataset" / "twice"
+    folder.mkdir(parents=True)
+    lines = [f"u{user}\ti{(user * 7 + step) % 30}" for user in range(20) for step in range(8)]
+    text = "\n".join(["user_id:token\titem_id:token", *lines, *lines[:5]]) + "\n"
+    (folder / "twice.inter").write_text(text, encoding="utf-8")
+    settings = {"data_path": str(tmp_path / "dataset"), "load_col": {"inter": ["user_id", "item_id"]}}
+
+    def warned(**more: str) -> bool:
+        caplog.clear()
+        registry.create_dataset(Config("BPR", "twice", config_dict={**settings, **more}))
+        return "5 of 165 interactions repeat a user-item pair" in caplog.text
+
+    assert warned()
+    assert not warned(rm_dup_inter="first")
