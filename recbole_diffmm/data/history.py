@@ -39,10 +39,16 @@ class History(nn.Module):
         shift = torch.repeat_interleave(start - offsets, length)
         return self.col_indices[torch.arange(shift.numel(), device=shift.device) + shift], offsets
 
-    def rows(self, users: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the dense rows ``(B, I)`` of ``users (B,)``."""
+    def entries(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where the dense rows of ``users (B,)`` have ones: ``row (E,)``, ``0..B-1``, and ``item (E,)``."""
         items, offsets = self.sparse_rows(users)
         length = torch.diff(offsets, append=offsets.new_tensor([items.numel()]))
-        dense = torch.zeros(users.numel(), self.n_items, dtype=dtype, device=items.device)
-        dense[torch.repeat_interleave(torch.arange(users.numel(), device=items.device), length), items] = 1
+        rows = torch.arange(users.numel(), device=items.device)
+        return torch.repeat_interleave(rows, length, output_size=items.numel()), items
+
+    def rows(self, users: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the dense rows ``(B, I)`` of ``users (B,)``."""
+        row, item = self.entries(users)
+        dense = torch.zeros(users.numel(), self.n_items, dtype=dtype, device=item.device)
+        dense[row, item] = 1
         return dense

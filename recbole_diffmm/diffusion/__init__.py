@@ -3,7 +3,7 @@
 from recbole_diffmm.diffusion.denoiser import Denoiser
 from recbole_diffmm.diffusion.gaussian import GaussianDiffusion
 from recbole_diffmm.diffusion.generation import HiddenSpaceSampler, top_items
-from recbole_diffmm.diffusion.losses import elbo_loss, msi_loss
+from recbole_diffmm.diffusion.losses import denoising_losses
 from recbole_diffmm.diffusion.schedule import NoiseSchedule
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "GaussianDiffusion",
     "HiddenSpaceSampler",
     "NoiseSchedule",
-    "elbo_loss",
-    "msi_loss",
+    "denoising_losses",
     "top_items",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -77,14 +78,25 @@ class Denoiser(nn.Module):
         embedding = sinusoidal_embedding(t, self.time_embedding_size).to(self.time_layer.weight.dtype)
         return self.input_time_layer(self.time_layer(embedding))
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Return ``pred_x_start (B, I)`` for noisy rows ``x_t (B, I)`` at steps ``t (B,)``."""
+    def hidden(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return the input ``(B, H)`` of the last layer for noisy rows ``x_t (B, I)`` at steps ``t (B,)``."""
         if self.normalize_input:
             x_t = F.normalize(x_t)
         if self.training and self.dropout > 0:
             # By a uniform draw, which is vectorised on the CPU: F.dropout's Bernoulli draw takes four times as long.
-            x_t = x_t * (torch.rand_like(x_t) >= self.dropout) / (1.0 - self.dropout)
+            # In place, because new memory for rows of all items costs more than the arithmetic on them.
+            keep = torch.rand_like(x_t).ge_(self.dropout)
+            x_t = keep.mul_(x_t).mul_(1.0 / (1.0 - self.dropout))
         h = self.input_layer(x_t) + self.embed_time(t)  # (B, H)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             h = layer(torch.tanh(h))
-        return h
+        return torch.tanh(h)
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The last layer, from ``(B, H)`` to ``(B, I)``."""
+        return cast(nn.Linear, self.layers[-1])
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return ``pred_x_start (B, I)`` for noisy rows ``x_t (B, I)`` at steps ``t (B,)``."""
+        return self.output_layer(self.hidden(x_t, t))

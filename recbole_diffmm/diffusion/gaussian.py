@@ -36,6 +36,19 @@ class GaussianDiffusion(nn.Module):
         sigma = self.schedule.sqrt_one_minus_alphas_cumprod[t].to(x_start.dtype).unsqueeze(1)
         return torch.addcmul(scale * x_start, sigma, noise)
 
+    def q_sample_history_(self, noise: Tensor, t: Tensor, row: Tensor, item: Tensor) -> Tensor:
+        """Turn ``noise (B, I)`` in place into :meth:`q_sample` of rows that are 1 at ``(row, item)`` and 0 elsewhere.
+
+        Args:
+            noise: ``(B, I)`` standard normal noise; it is overwritten.
+            t: ``(B,)`` steps, ``0..T-1``.
+            row: ``(E,)`` and
+            item: ``(E,)``, the positions of the ones, each once.
+        """
+        scale = self.schedule.sqrt_alphas_cumprod[t].to(noise.dtype)  # (B,)
+        sigma = self.schedule.sqrt_one_minus_alphas_cumprod[t].to(noise.dtype)
+        return noise.mul_(sigma.unsqueeze(1)).index_put_((row, item), scale[row], accumulate=True)
+
     def p_mean(self, denoiser: DenoiserFn, x_t: Tensor, t: Tensor) -> Tensor:
         r"""Mean of :math:`q(x_{t-1} | x_t, \hat x_0(x_t, t))` (DDPM, eq. 7), shape ``(B, I)``."""
         coef1 = self.schedule.posterior_mean_coef1[t].to(x_t.dtype).unsqueeze(1)

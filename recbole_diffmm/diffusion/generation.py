@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_diffmm.diffusion.denoiser import Denoiser
@@ -31,7 +29,7 @@ class HiddenSpaceSampler:
     """
 
     def __init__(self, denoiser: Denoiser, schedule: NoiseSchedule) -> None:
-        output = cast(nn.Linear, denoiser.layers[0])
+        output = denoiser.output_layer
         w1, w2, b2 = denoiser.input_layer.weight, output.weight, output.bias  # (H, I), (I, H), (I,)
         # Plain numbers, read once: reading them from the device in every batch would wait for it each time.
         self.coef1: list[float] = schedule.posterior_mean_coef1.tolist()

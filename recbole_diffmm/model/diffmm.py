@@ -16,8 +16,7 @@ from recbole_diffmm.diffusion import (
     GaussianDiffusion,
     HiddenSpaceSampler,
     NoiseSchedule,
-    elbo_loss,
-    msi_loss,
+    denoising_losses,
     top_items,
 )
 from recbole_diffmm.errors import UserError
@@ -33,6 +32,7 @@ from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import bpr_loss, infonce_loss, squared_norm
 from recbole_diffmm.model.projection import build_projection
 from recbole_diffmm.model.settings import ModelSettings
+from recbole_diffmm.precision import Precision, autocast, resolve_precision
 
 Weight = Annotated[float, Field(ge=0)]
 ProjectionKind = Literal["leaky_matrix", "linear"]
@@ -81,6 +81,10 @@ class DiffMMConfig(ModelSettings):
         0, description="noise steps added to a history before generating; 0 starts from the history itself"
     )
     sampling_noise: bool = Field(False, description="add noise in the reverse process instead of following its mean")
+    precision: Precision = Field(
+        "auto",
+        description="format of the large products' operands; auto: bf16 where the hardware has it, fp32 elsewhere",
+    )
 
 
 class DiffMM(MultimodalRecommender):
@@ -114,6 +118,7 @@ class DiffMM(MultimodalRecommender):
             raise UserError(f"sampling_steps={s.sampling_steps} is larger than steps={s.steps}")
         if s.noise_min > s.noise_max:
             raise UserError(f"noise_min={s.noise_min} is larger than noise_max={s.noise_max}")
+        self.precision = resolve_precision(s.precision, torch.device(config["device"]))
         self.train_batch_size: int = config["train_batch_size"]
         self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, s.embedding_size)))
         self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, s.embedding_size)))
@@ -272,10 +277,11 @@ class DiffMM(MultimodalRecommender):
             return bpr, reg, bpr.new_zeros(())
         views = [self._contrastive_view(name, x) for name, x in projected.items()]
         pairs = combinations(views, 2) if s.contrast == "modality" else [(main, view) for view in views]
-        terms = [
-            infonce_loss(a[0], b[0], users, s.temperature) + infonce_loss(a[1], b[1], positives, s.temperature)
-            for a, b in pairs
-        ]
+        with autocast(self.precision, users.device):
+            terms = [
+                infonce_loss(a[0], b[0], users, s.temperature) + infonce_loss(a[1], b[1], positives, s.temperature)
+                for a, b in pairs
+            ]
         contrast = torch.stack(terms).sum() if terms else bpr.new_zeros(())  # one modality has nothing to pair with
         return bpr, reg, s.cl_weight * contrast
 
@@ -312,24 +318,33 @@ class DiffMM(MultimodalRecommender):
         return projected, sums
 
     def denoiser_loss(
-        self, name: str, x_start: Tensor, t: Tensor, noise: Tensor, projected: Tensor, target: Tensor
+        self, name: str, users: Tensor, t: Tensor, noise: Tensor, projected: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Losses of one denoiser on a batch of users, each ``(B,)``: reconstruction and signal injection, unweighted.
 
         Args:
             name: the modality.
-            x_start: ``(B, I)`` histories.
+            users: ``(B,)`` users whose histories are noised and denoised.
             t: ``(B,)`` steps.
-            noise: ``(B, I)`` standard normal noise.
+            noise: ``(B, I)`` standard normal noise; it is overwritten.
             projected: ``(I, D)`` and
             target: ``(B, D)``, from :meth:`injection_targets`.
         """
-        pred = self.denoiser(name)(self.diffusion.q_sample(x_start, t, noise), t)
-        return elbo_loss(self.diffusion.schedule, pred, x_start, t), msi_loss(pred, projected, target)
+        denoiser, (row, item) = self.denoiser(name), self.history.entries(users)
+        output = denoiser.output_layer
+        with autocast(self.precision, noise.device):
+            hidden = denoiser.hidden(self.diffusion.q_sample_history_(noise, t, row, item), t).to(noise.dtype)
+            return denoising_losses(
+                self.diffusion.schedule, hidden, output.weight, output.bias, t, row, item, projected, target
+            )
 
     @torch.no_grad()
     def generate(self, name: str) -> Tensor:
         """Return the items ``(U, k)`` that the reverse process of one modality ranks first for every user."""
+        with autocast(self.precision, self.train_users.device):
+            return self._generate(name)
+
+    def _generate(self, name: str) -> Tensor:
         s = self.settings
         denoiser = self.denoiser(name).eval()
         hidden = HiddenSpaceSampler.applies(denoiser, s.sampling_noise)

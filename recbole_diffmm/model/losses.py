@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_diffmm.precision import operand_dtype
+
 
 def bpr_loss(pos_score: Tensor, neg_score: Tensor, batch_size: int) -> Tensor:
     r"""Bayesian personalised ranking, :math:`-\frac{1}{B}\sum \log \sigma(s^+ - s^-)` (UAI 2009; DiffMM, eq. 18).
@@ -22,26 +24,51 @@ def squared_norm(*tensors: Tensor) -> Tensor:
     return torch.stack([tensor.square().sum() for tensor in tensors]).sum()
 
 
-class _SoftmaxDenominator(torch.autograd.Function):
-    """``sum_b w_b log sum_k exp(q_b . k / tau)`` that keeps one ``(B, N)`` buffer and its own gradient."""
+# Entries of the one buffer that InfoNCE works in: on the CPU it should stay in the cache between its passes.
+_BUFFER_ENTRIES = {"cpu": 1 << 21}
+_BUFFER_ENTRIES_ELSEWHERE = 1 << 27
+# Logits within plus and minus this are exponentiated as they are; beyond it a row's largest is taken off first.
+_SAFE_LOGIT = 60.0
+
+
+class _LogSumExp(torch.autograd.Function):
+    r"""``sum_b w_b log sum_k exp(q_b . k / tau)`` for rows of unit norm, in blocks of queries.
+
+    A block's gradients are computed while its exponentials are at hand, so that no ``(B, N)`` matrix is ever kept: with
+    :math:`E_{bk} = \exp(q_b k / \tau)`, :math:`s_b = w_b / (\tau \sum_k E_{bk})`, they are
+    :math:`\mathrm{diag}(s) E K` for the queries and :math:`E^T \mathrm{diag}(s) Q` for the keys ``K (N, D)``.
+    """
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, weight: Tensor, temperature: float) -> Tensor:
-        # A sum over all nodes wants full precision, under autocast too.
+        dtype = operand_dtype(queries)
+        entries = _BUFFER_ENTRIES.get(queries.device.type, _BUFFER_ENTRIES_ELSEWHERE)
+        rows = max(1, entries // max(len(keys), 1))
         with torch.autocast(queries.device.type, enabled=False):
-            softmax = (queries / temperature) @ keys.t()  # (B, N)
-            largest = softmax.amax(dim=1, keepdim=True)
-            total = softmax.sub_(largest).exp_().sum(dim=1)
-            softmax.mul_((weight / total).unsqueeze(1))
-            ctx.save_for_backward(queries, keys, softmax)
-            ctx.temperature = temperature
-            return (weight * (total.log() + largest.squeeze(1))).sum()
+            operands = keys.to(dtype)
+            grad_queries, grad_keys = torch.empty_like(queries), torch.zeros_like(keys)
+            total = queries.new_zeros(())
+            for start in range(0, len(queries), rows):
+                block = slice(start, start + rows)
+                q, w = queries[block], weight[block]
+                logits = (q / temperature).to(dtype) @ operands.t()  # (b, N)
+                if 1 / temperature > _SAFE_LOGIT:
+                    largest = logits.amax(dim=1)
+                    logits.sub_(largest.unsqueeze(1))
+                    total += (w * largest).sum()
+                exps = logits.exp_()
+                sums = exps.sum(dim=1).to(q.dtype)  # added up in float32, whatever the operands
+                total += (w * sums.log()).sum()
+                scale = (w / (temperature * sums)).unsqueeze(1)
+                grad_queries[block] = scale * (exps @ operands)
+                grad_keys += exps.t() @ (scale * q).to(dtype)
+        ctx.save_for_backward(grad_queries, grad_keys)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
-        queries, keys, softmax = ctx.saved_tensors
-        scale = grad_outputs[0] / ctx.temperature
-        return scale * (softmax @ keys), scale * (softmax.t() @ queries), None, None
+        grad_queries, grad_keys = ctx.saved_tensors
+        return grad_outputs[0] * grad_queries, grad_outputs[0] * grad_keys, None, None
 
 
 def infonce_loss(queries: Tensor, keys: Tensor, nodes: Tensor, temperature: float) -> Tensor:
@@ -55,10 +82,14 @@ def infonce_loss(queries: Tensor, keys: Tensor, nodes: Tensor, temperature: floa
         nodes: ``(B,)`` rows that are contrasted; repeated ones count as often as they occur.
         temperature: ``tau``.
     """
-    # A node that occurs often in the batch is compared with all others once and weighted, which is the same sum.
-    nodes, counts = torch.unique(nodes, return_counts=True)
-    weight = counts.to(queries.dtype) / counts.sum()
+    if nodes.device.type == "cpu":
+        # A node that occurs often in the batch is compared with all others once and weighted, which is the same sum.
+        # Not on a GPU: how many nodes are left would have to be waited for.
+        nodes, counts = torch.unique(nodes, return_counts=True)
+        weight = counts.to(queries.dtype) / counts.sum()
+    else:
+        weight = queries.new_full((len(nodes),), 1 / len(nodes))
     keys = F.normalize(keys)
     picked = F.normalize(queries[nodes])  # (B, D)
     positive = (weight * (picked * keys[nodes]).sum(dim=1)).sum() / temperature
-    return _SoftmaxDenominator.apply(picked, keys, weight, temperature) - positive
+    return _LogSumExp.apply(picked, keys, weight, temperature) - positive

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.model.diffmm import DiffMM
+from recbole_diffmm.precision import float32_products
 from recbole_diffmm.trainer.base import RunTrainer
 
 
@@ -33,6 +34,10 @@ class DiffMMTrainer(RunTrainer, Trainer):
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         kwargs.setdefault("params", self.model.recommender_parameters())
         return super()._build_optimizer(**kwargs)
+
+    def _train_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        with float32_products(self.model.precision):
+            return super()._train_epoch(*args, **kwargs)
 
     def on_epoch_start(self, train_data: Any, epoch_idx: int) -> dict[str, float]:
         """Train the denoisers for one pass over all users and rebuild the generated graphs."""
@@ -57,11 +62,10 @@ class DiffMMTrainer(RunTrainer, Trainer):
         batches = torch.randperm(model.user_count, device=targets.device).split(settings.denoiser_batch_size)
         sums: dict[str, Tensor] = {}
         for users in batches:
-            x_start = model.history.rows(users)
             for name, optimizer in self.denoiser_optimizers.items():
                 t = torch.randint(settings.steps, users.shape, device=users.device)
-                noise = torch.randn_like(x_start)
-                elbo, msi = model.denoiser_loss(name, x_start, t, noise, projected[name], targets[users])
+                noise = torch.randn(len(users), model.item_count, device=users.device)
+                elbo, msi = model.denoiser_loss(name, users, t, noise, projected[name], targets[users])
                 terms = {f"elbo_{name}": elbo.mean(), f"msi_{name}": settings.msi_weight * msi.mean()}
                 optimizer.zero_grad(set_to_none=True)
                 torch.stack(list(terms.values())).sum().backward()

@@ -65,6 +65,7 @@ class Problem:
             "noise_min": c["noise_min"],
             "noise_max": c["noise_max"],
             "train_batch_size": c["B"],
+            "precision": "fp32",
             **recbole_keys(),
             **overrides,
         }

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recbole_diffmm.diffusion import HiddenSpaceSampler, elbo_loss, msi_loss, top_items
+from recbole_diffmm.diffusion import HiddenSpaceSampler, denoising_losses, top_items
 from recbole_diffmm.graph import bipartite_edges, build_adjacency
 from tests.parity.problem import Problem, denoiser_names, load_denoiser, projection_names
 
@@ -20,10 +20,13 @@ INPUTS = (
 )  # fmt: skip
 
 
-def close(actual: Tensor, expected: Tensor, rtol: float = 1e-5) -> None:
-    """Compare with an absolute slack of one float32 rounding of the largest entry, for entries near zero."""
+def close(actual: Tensor, expected: Tensor, rtol: float = 1e-5, largest: float | None = None) -> None:
+    """Compare with an absolute slack of one float32 rounding of the largest entry, for entries near zero.
+
+    `largest` stands in for it where `expected` is what is left of larger terms that cancel.
+    """
     expected = expected.to(torch.float64)
-    slack = 1e-6 * float(expected.abs().max())
+    slack = 1e-6 * (float(expected.abs().max()) if largest is None else largest)
     torch.testing.assert_close(actual.detach().to(torch.float64), expected, rtol=rtol, atol=slack)
 
 
@@ -69,8 +72,12 @@ def test_ranking_losses_and_gradients(problem: Problem, method: int) -> None:
     names = {"uEmbeds": "user_embedding", "iEmbeds": "item_embedding", "modal_weight": "modal_weight"}
     for modality in problem.modalities:
         names |= projection_names(modality, problem.config["trans"])
+    # The softmax leaves of each modality's gradient its distance from the mean of all, in one problem a hundredth: the
+    # recorded values themselves are up to 1.3e-5 away from those of float64.
+    tables = max(float(problem[f"grad_method{method}_{table}"].abs().max()) for table in ("uEmbeds", "iEmbeds"))
     for theirs, ours in names.items():
-        close(model.get_parameter(ours).grad, problem[f"grad_method{method}_{theirs}"])
+        largest = tables if ours == "modal_weight" else None
+        close(model.get_parameter(ours).grad, problem[f"grad_method{method}_{theirs}"], largest=largest)
 
 
 def test_noise_schedule(problem: Problem) -> None:
@@ -91,6 +98,9 @@ def test_denoiser_and_forward_process(problem: Problem) -> None:
         t = torch.full((problem.n_users,), step)
         close(model.denoiser(name)(problem["x0"], t), problem[f"denoise_out_t{step}"])
     close(model.diffusion.q_sample(problem["x0"], problem["q_t"], problem["q_noise"]), problem["q_sample"])
+    ones = problem["x0"].nonzero(as_tuple=True)
+    in_place = model.diffusion.q_sample_history_(problem["q_noise"].clone(), problem["q_t"], *ones)
+    close(in_place, problem["q_sample"])
 
 
 def test_history_rows_are_the_clean_rows(problem: Problem) -> None:
@@ -103,7 +113,7 @@ def test_denoiser_losses_and_gradients(problem: Problem) -> None:
     projected, targets = model.injection_targets()
     for name in problem.modalities:
         elbo, msi = model.denoiser_loss(
-            name, problem["x0"], problem["q_t"], problem["q_noise"], projected[name], targets
+            name, torch.arange(problem.n_users), problem["q_t"], problem["q_noise"].clone(), projected[name], targets
         )
         close(elbo, problem[f"diff_loss_{name}"])
         close(msi, problem[f"gc_loss_{name}"])
@@ -178,10 +188,21 @@ def test_losses_of_the_diffusion_package_match_without_a_model(problem: Problem)
     load_denoiser(denoiser, problem)
     denoiser.eval()
     name = problem.modalities[-1]
-    pred = denoiser(problem["q_sample"], problem["q_t"])
-    elbo = elbo_loss(model.diffusion.schedule, pred, problem["x0"], problem["q_t"])
+    hidden = denoiser.hidden(problem["q_sample"], problem["q_t"])
+    output = denoiser.output_layer
+    row, item = problem["x0"].nonzero(as_tuple=True)
+    elbo, msi = denoising_losses(
+        model.diffusion.schedule,
+        hidden,
+        output.weight,
+        output.bias,
+        problem["q_t"],
+        row,
+        item,
+        problem[f"projected_{name}"],
+        problem["x0"] @ problem["param_iEmbeds"],
+    )
     close(elbo, problem[f"diff_loss_{name}"])
-    msi = msi_loss(pred, problem[f"projected_{name}"], problem["x0"] @ problem["param_iEmbeds"])
     close(msi, problem[f"gc_loss_{name}"])
 
 

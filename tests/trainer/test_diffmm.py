@@ -29,8 +29,9 @@ def build(**values: Any) -> tuple[DiffMMTrainer, Any]:
     return DiffMMTrainer(config, model), train_data
 
 
-def test_one_step_of_the_denoisers_is_adam_on_the_published_loss() -> None:
-    trainer, _ = build(denoiser_batch_size=1000, denoiser_dropout=0.0, msi_weight=0.3)
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 1e-2)])
+def test_one_step_of_the_denoisers_is_adam_on_the_published_loss(precision: str, tolerance: float) -> None:
+    trainer, _ = build(denoiser_batch_size=1000, denoiser_dropout=0.0, msi_weight=0.3, precision=precision)
     model = trainer.model
     plain = copy.deepcopy(model)
     torch.manual_seed(11)
@@ -58,8 +59,8 @@ def test_one_step_of_the_denoisers_is_adam_on_the_published_loss() -> None:
         with torch.no_grad():
             projected, items = plain.project(name), plain.item_embedding
         msi = ((pred @ projected - x_start @ items.detach()) ** 2).mean(dim=1).mean()
-        assert losses[f"elbo_{name}"] == pytest.approx(elbo.item(), rel=1e-4)
-        assert losses[f"msi_{name}"] == pytest.approx(0.3 * msi.item(), rel=1e-4)
+        assert losses[f"elbo_{name}"] == pytest.approx(elbo.item(), rel=tolerance)
+        assert losses[f"msi_{name}"] == pytest.approx(0.3 * msi.item(), rel=tolerance)
         optimizer = torch.optim.Adam(net.parameters(), lr=model.settings.denoiser_learning_rate)
         (elbo + 0.3 * msi).backward()
         optimizer.step()
@@ -67,7 +68,7 @@ def test_one_step_of_the_denoisers_is_adam_on_the_published_loss() -> None:
             trained = model.denoiser(name).get_parameter(key)
             # The first step of Adam is the sign of the gradient: where that is zero but for rounding, it may differ.
             same = (trained - parameter).abs() < 1e-5
-            assert same.float().mean() > 0.99, key
+            assert same.float().mean() > 1 - 10 * tolerance, key
 
 
 def test_the_denoisers_learn() -> None:
