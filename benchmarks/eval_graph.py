@@ -1,6 +1,7 @@
 """Which generated graph to score with: validates every epoch of the same training with the full and the dropped one.
 
-The choice changes no training step, so that one run compares both. It is made on validation alone; test is not read.
+The choice changes no training step, so that one run compares both. It is made on validation alone; under
+`--protocol=paper`, which watches test anyway, test is scored with both as well, for `against_reference.py`.
 
     python benchmarks/eval_graph.py --dataset tiktok --config_files properties/published/DiffMM-tiktok.yaml --seeds 1 2
 """
@@ -31,8 +32,10 @@ class BothGraphsTrainer(DiffMMTrainer):
         for graph in GRAPHS:
             self.model.settings = chosen.model_copy(update={"eval_graph": graph})
             self.model.invalidate()
-            values = self.evaluate(valid_data, load_best_model=False)
-            self.curve[-1]["diagnostics"][f"valid_{graph}"] = dict(values)
+            for part, data in (("valid", valid_data), ("test", self._test_data)):
+                if data is not None:
+                    values = self.evaluate(data, load_best_model=False)
+                    self.curve[-1]["diagnostics"][f"{part}_{graph}"] = dict(values)
         self.model.settings = chosen
         self.model.invalidate()
         return result
