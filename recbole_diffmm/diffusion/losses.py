@@ -47,6 +47,30 @@ def denoising_losses(
     return elbo, distance.square().mean(dim=1)
 
 
+def dense_denoising_losses(
+    schedule: NoiseSchedule,
+    pred_x_start: Tensor,
+    x_start: Tensor,
+    t: Tensor,
+    n_items: int,
+    modality_embedding: Tensor,
+    target: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return :func:`denoising_losses` for dense rows or latents: ``pred_x_start`` and ``x_start (B, r)``.
+
+    Args:
+        schedule: the noise schedule, for its weights.
+        pred_x_start: ``(B, r)`` predicted rows.
+        x_start: ``(B, r)`` clean rows.
+        t: ``(B,)`` steps.
+        n_items: the ``I`` that the squared error is divided by.
+        modality_embedding: ``(r, D)`` projected features, in the space of the rows.
+        target: ``(B, D)``, as there.
+    """
+    elbo = schedule.loss_weight[t].to(x_start.dtype) * (x_start - pred_x_start).square().sum(dim=1) / n_items
+    return elbo, (pred_x_start @ modality_embedding - target).square().mean(dim=1)
+
+
 class _Residuals(torch.autograd.Function):
     r"""``||x_0 - pred||^2 (B,)`` and ``pred F - target (B, D)`` for ``pred = h W^T + b (B, I)``.
 

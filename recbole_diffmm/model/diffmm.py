@@ -15,8 +15,10 @@ from recbole_diffmm.diffusion import (
     Denoiser,
     GaussianDiffusion,
     HiddenSpaceSampler,
+    LatentSpace,
     NoiseSchedule,
     denoising_losses,
+    dense_denoising_losses,
     top_items,
 )
 from recbole_diffmm.errors import UserError
@@ -51,6 +53,10 @@ class DiffMMConfig(ModelSettings):
     )
     cl_weight: Weight = Field(0.1, description="weight of the contrastive loss")
     temperature: PositiveFloat = Field(0.5, description="temperature of the contrastive loss")
+    contrast_negatives: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="random nodes that a batch's are told apart from beside each other, 0: in-batch; empty: all nodes",
+    )
     reg_weight: Weight = Field(1e-5, description="weight of the squared norms of both embedding tables")
     residual_weight: Weight = Field(0.5, description="weight of the normalised fused row added to the output")
     generated_graph_weight: Weight = Field(0.2, description="weight of the generated graphs in the main view")
@@ -67,6 +73,10 @@ class DiffMMConfig(ModelSettings):
     msi_weight: Weight = Field(0.1, description="weight of modality-aware signal injection; 0 is the ablation")
     denoiser_hidden_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
         [1000], description="hidden widths of a denoiser, innermost first"
+    )
+    latent_size: PositiveInt | None = Field(
+        None,
+        description="width of the truncated SVD that denoisers work in, for large catalogues; empty: all items",
     )
     time_embedding_size: Annotated[int, Field(ge=2)] = Field(10, description="width of the step's embedding")
     denoiser_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="dropout on a denoiser's input")
@@ -116,6 +126,11 @@ class DiffMM(MultimodalRecommender):
             raise UserError(f"rebuild_k={s.rebuild_k} is larger than the catalogue of {self.item_count} items")
         if s.sampling_steps > s.steps:
             raise UserError(f"sampling_steps={s.sampling_steps} is larger than steps={s.steps}")
+        if s.latent_size is not None and s.latent_size > min(self.user_count, self.item_count):
+            raise UserError(
+                f"latent_size={s.latent_size} is larger than the training matrix of {self.user_count} users and "
+                f"{self.item_count} items allows"
+            )
         if s.noise_min > s.noise_max:
             raise UserError(f"noise_min={s.noise_min} is larger than noise_max={s.noise_max}")
         self.precision = resolve_precision(s.precision, torch.device(config["device"]))
@@ -132,6 +147,7 @@ class DiffMM(MultimodalRecommender):
         self.denoisers = nn.ModuleDict()
         self.history = History(self.train_users, self.train_items, self.user_count, self.item_count)
         self.diffusion = GaussianDiffusion(NoiseSchedule(s.steps, s.noise_scale, s.noise_min, s.noise_max))
+        self.latent: LatentSpace | None = None
         self._adj: SparseAdjacency | None = None
         self._generated_adj: dict[tuple[str, bool], SparseAdjacency] = {}
         if s.use_generated_graph:
@@ -148,16 +164,24 @@ class DiffMM(MultimodalRecommender):
 
     def _add_denoisers(self) -> None:
         s = self.settings
+        if s.latent_size is not None:
+            pairs = self.history.entries(torch.arange(self.user_count))
+            self.latent = LatentSpace(*pairs, self.user_count, self.item_count, s.latent_size)
         n_entries = 2 * self.user_count * s.rebuild_k + self.user_count + self.item_count
         # Until the first generation each user points to the same items: a placeholder of the right shape.
         placeholder = torch.arange(s.rebuild_k).repeat(self.user_count, 1)
         for name in self.modality_names:
             self.denoisers[module_key(name)] = Denoiser(
-                self.item_count, s.denoiser_hidden_sizes, s.time_embedding_size, s.denoiser_dropout, s.normalize_input
+                self.row_size, s.denoiser_hidden_sizes, s.time_embedding_size, s.denoiser_dropout, s.normalize_input
             )
             # Persistent: prediction needs the graphs of the epoch that the weights come from.
             self.register_buffer(f"generated_items_{name}", placeholder.clone())  # (U, k)
             self.register_buffer(f"kept_entries_{name}", torch.ones(n_entries, dtype=torch.bool))
+
+    @property
+    def row_size(self) -> int:
+        """Width of the rows that are noised and denoised: ``I``, or that of the latent space."""
+        return self.item_count if self.latent is None else self.latent.size
 
     # ---- graphs
 
@@ -279,8 +303,9 @@ class DiffMM(MultimodalRecommender):
         pairs = combinations(views, 2) if s.contrast == "modality" else [(main, view) for view in views]
         with autocast(self.precision, users.device):
             terms = [
-                infonce_loss(a[0], b[0], users, s.temperature) + infonce_loss(a[1], b[1], positives, s.temperature)
+                infonce_loss(a[part], b[part], nodes, s.temperature, s.contrast_negatives)
                 for a, b in pairs
+                for part, nodes in enumerate((users, positives))
             ]
         contrast = torch.stack(terms).sum() if terms else bpr.new_zeros(())  # one modality has nothing to pair with
         return bpr, reg, s.cl_weight * contrast
@@ -308,11 +333,13 @@ class DiffMM(MultimodalRecommender):
         """Constants of modality-aware signal injection during an epoch.
 
         Returns:
-            Projected features ``(I, D)`` per modality and :math:`R E_i` ``(U, D)``, the sums of the item embeddings of
+            Projected features ``(I, D)`` per modality, or ``(r, D)`` in the latent space, and :math:`R E_i` ``(U, D)``, the sums of the item embeddings of
             all histories; both without gradient.
         """
         with torch.no_grad():
             projected = {name: self.project(name) for name in self.modality_names}
+            if self.latent is not None:
+                projected = {name: self.latent.encode_columns(features) for name, features in projected.items()}
             items, offsets = self.history.sparse_rows(torch.arange(self.user_count, device=self.train_users.device))
             sums = F.embedding_bag(items, self.item_embedding, offsets, mode="sum")
         return projected, sums
@@ -326,17 +353,20 @@ class DiffMM(MultimodalRecommender):
             name: the modality.
             users: ``(B,)`` users whose histories are noised and denoised.
             t: ``(B,)`` steps.
-            noise: ``(B, I)`` standard normal noise; it is overwritten.
-            projected: ``(I, D)`` and
+            noise: ``(B, row_size)`` standard normal noise; it is overwritten.
+            projected: ``(row_size, D)`` and
             target: ``(B, D)``, from :meth:`injection_targets`.
         """
-        denoiser, (row, item) = self.denoiser(name), self.history.entries(users)
+        denoiser, schedule = self.denoiser(name), self.diffusion.schedule
+        if self.latent is not None:
+            x_start = self.latent.encode(*self.history.sparse_rows(users))  # (B, r)
+            pred = denoiser(self.diffusion.q_sample(x_start, t, noise), t)
+            return dense_denoising_losses(schedule, pred, x_start, t, self.item_count, projected, target)
+        row, item = self.history.entries(users)
         output = denoiser.output_layer
         with autocast(self.precision, noise.device):
             hidden = denoiser.hidden(self.diffusion.q_sample_history_(noise, t, row, item), t).to(noise.dtype)
-            return denoising_losses(
-                self.diffusion.schedule, hidden, output.weight, output.bias, t, row, item, projected, target
-            )
+            return denoising_losses(schedule, hidden, output.weight, output.bias, t, row, item, projected, target)
 
     @torch.no_grad()
     def generate(self, name: str) -> Tensor:
@@ -347,7 +377,7 @@ class DiffMM(MultimodalRecommender):
     def _generate(self, name: str) -> Tensor:
         s = self.settings
         denoiser = self.denoiser(name).eval()
-        hidden = HiddenSpaceSampler.applies(denoiser, s.sampling_noise)
+        hidden = self.latent is None and HiddenSpaceSampler.applies(denoiser, s.sampling_noise)
         sampler = HiddenSpaceSampler(denoiser, self.diffusion.schedule) if hidden else None
         device = self.train_users.device
         chosen = []
@@ -355,6 +385,7 @@ class DiffMM(MultimodalRecommender):
             if sampler is None:
                 start = self._generation_start(users)
                 scores = self.diffusion.p_sample_loop(denoiser, start, sampling_noise=s.sampling_noise)
+                scores = scores if self.latent is None else self.latent.decode(scores)
             else:
                 noised = self._generation_start(users) if s.sampling_steps > 0 else None
                 scores = sampler.scores(*self.history.sparse_rows(users), noisy_rows=noised)
@@ -362,8 +393,11 @@ class DiffMM(MultimodalRecommender):
         return torch.cat(chosen)
 
     def _generation_start(self, users: Tensor) -> Tensor:
-        """Rows ``(B, I)`` from which the reverse process starts."""
-        rows = self.history.rows(users)
+        """Rows ``(B, I)``, or latents ``(B, r)``, from which the reverse process starts."""
+        if self.latent is None:
+            rows = self.history.rows(users)
+        else:
+            rows = self.latent.encode(*self.history.sparse_rows(users))
         if self.settings.sampling_steps == 0:
             return rows
         t = torch.full_like(users, self.settings.sampling_steps - 1)

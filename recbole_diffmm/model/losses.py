@@ -27,6 +27,7 @@ def squared_norm(*tensors: Tensor) -> Tensor:
 # Entries of the one buffer that InfoNCE works in: on the CPU it should stay in the cache between its passes.
 _BUFFER_ENTRIES = {"cpu": 1 << 21}
 _BUFFER_ENTRIES_ELSEWHERE = 1 << 27
+_ROUND = 64  # number of queries that a block is a multiple of
 # Logits within plus and minus this are exponentiated as they are; beyond it a row's largest is taken off first.
 _SAFE_LOGIT = 60.0
 
@@ -43,7 +44,7 @@ class _LogSumExp(torch.autograd.Function):
     def forward(ctx: Any, queries: Tensor, keys: Tensor, weight: Tensor, temperature: float) -> Tensor:
         dtype = operand_dtype(queries)
         entries = _BUFFER_ENTRIES.get(queries.device.type, _BUFFER_ENTRIES_ELSEWHERE)
-        rows = max(1, entries // max(len(keys), 1))
+        rows = max(_ROUND, entries // max(len(keys), 1) // _ROUND * _ROUND)
         with torch.autocast(queries.device.type, enabled=False):
             operands = keys.to(dtype)
             grad_queries, grad_keys = torch.empty_like(queries), torch.zeros_like(keys)
@@ -71,17 +72,26 @@ class _LogSumExp(torch.autograd.Function):
         return grad_outputs[0] * grad_queries, grad_outputs[0] * grad_keys, None, None
 
 
-def infonce_loss(queries: Tensor, keys: Tensor, nodes: Tensor, temperature: float) -> Tensor:
-    r"""InfoNCE between two views of the same nodes, every node a negative (DiffMM, eq. 15 and 16).
+def infonce_loss(
+    queries: Tensor, keys: Tensor, nodes: Tensor, temperature: float, n_negatives: int | None = None
+) -> Tensor:
+    r"""InfoNCE between two views of the same nodes (DiffMM, eq. 15 and 16).
 
     .. math:: -\frac{1}{B} \sum_n \Big[\cos(p_n, q_n)/\tau - \log \sum_{k=1}^{N} \exp(\cos(p_n, q_k)/\tau)\Big]
 
     Args:
         queries: ``(N, D)`` one view ``p``.
-        keys: ``(N, D)`` the other view ``q``; all its rows are in the denominator.
+        keys: ``(N, D)`` the other view ``q``.
         nodes: ``(B,)`` rows that are contrasted; repeated ones count as often as they occur.
         temperature: ``tau``.
+        n_negatives: how many uniformly drawn rows of ``keys`` are in the denominator beside those of ``nodes``, 0 being
+            in-batch negatives; by default all ``N`` rows are, as published.
     """
+    if n_negatives is not None:
+        drawn = torch.randint(len(keys), (n_negatives,), device=keys.device)
+        candidates = F.normalize(keys[torch.cat([nodes, drawn])])  # (B + n_negatives, D)
+    else:
+        candidates = F.normalize(keys)  # (N, D)
     if nodes.device.type == "cpu":
         # A node that occurs often in the batch is compared with all others once and weighted, which is the same sum.
         # Not on a GPU: how many nodes are left would have to be waited for.
@@ -89,7 +99,9 @@ def infonce_loss(queries: Tensor, keys: Tensor, nodes: Tensor, temperature: floa
         weight = counts.to(queries.dtype) / counts.sum()
     else:
         weight = queries.new_full((len(nodes),), 1 / len(nodes))
-    keys = F.normalize(keys)
     picked = F.normalize(queries[nodes])  # (B, D)
-    positive = (weight * (picked * keys[nodes]).sum(dim=1)).sum() / temperature
-    return _LogSumExp.apply(picked, keys, weight, temperature) - positive
+    positive = (weight * (picked * F.normalize(keys[nodes])).sum(dim=1)).sum() / temperature
+    # Up to a round number, with rows that weigh nothing: the kernels of each new shape are made and kept anew.
+    padding = -len(nodes) % _ROUND
+    picked, weight = F.pad(picked, (0, 0, 0, padding)), F.pad(weight, (0, padding))
+    return _LogSumExp.apply(picked, candidates, weight, temperature) - positive

@@ -64,12 +64,19 @@ class DiffMMTrainer(RunTrainer, Trainer):
         for users in batches:
             for name, optimizer in self.denoiser_optimizers.items():
                 t = torch.randint(settings.steps, users.shape, device=users.device)
-                noise = torch.randn(len(users), model.item_count, device=users.device)
-                elbo, msi = model.denoiser_loss(name, users, t, noise, projected[name], targets[users])
+                # Handed over without a name, so that it does not outlive the forward pass.
+                elbo, msi = model.denoiser_loss(
+                    name,
+                    users,
+                    t,
+                    torch.randn(len(users), model.row_size, device=users.device),
+                    projected[name],
+                    targets[users],
+                )
                 terms = {f"elbo_{name}": elbo.mean(), f"msi_{name}": settings.msi_weight * msi.mean()}
-                optimizer.zero_grad(set_to_none=True)
                 torch.stack(list(terms.values())).sum().backward()
                 optimizer.step()
+                optimizer.zero_grad(set_to_none=True)  # now: one denoiser's gradients are as large as itself
                 for key, value in terms.items():
                     sums[key] = sums.get(key, 0) + value.detach()
         return {key: value.item() / len(batches) for key, value in sums.items()}

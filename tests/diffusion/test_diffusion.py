@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recbole_diffmm.diffusion import Denoiser, GaussianDiffusion, HiddenSpaceSampler, NoiseSchedule, top_items
+from recbole_diffmm.diffusion import (
+    Denoiser,
+    GaussianDiffusion,
+    HiddenSpaceSampler,
+    NoiseSchedule,
+    denoising_losses,
+    top_items,
+)
 from recbole_diffmm.diffusion.denoiser import sinusoidal_embedding
 
 
@@ -119,3 +126,64 @@ def test_odd_time_embedding_ends_in_zero() -> None:
     assert embedded.shape == (2, 7)
     assert (embedded[:, -1] == 0).all()
     torch.testing.assert_close(embedded[0], torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]))
+
+
+def denoising_problem(dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    torch.manual_seed(0)
+    n_users, n_items, width, size = 6, 15, 4, 3
+    x_start = (torch.rand(n_users, n_items) < 0.2).to(dtype)
+    x_start[2] = 0  # a user without history
+    row, item = x_start.nonzero(as_tuple=True)
+    inputs = {
+        "hidden": torch.randn(n_users, width, dtype=dtype, requires_grad=True),
+        "weight": torch.randn(n_items, width, dtype=dtype, requires_grad=True),
+        "bias": torch.randn(n_items, dtype=dtype, requires_grad=True),
+        "t": torch.tensor([0, 1, 2, 3, 4, 0]),
+        "row": row,
+        "item": item,
+        "modality_embedding": torch.randn(n_items, size, dtype=dtype),
+        "target": torch.randn(n_users, size, dtype=dtype),
+    }
+    return inputs, x_start
+
+
+def test_denoising_losses_equal_the_formulas_and_their_gradients() -> None:
+    inputs, x_start = denoising_problem(torch.float64)
+    constants = schedule()
+    learned = [inputs[name] for name in ("hidden", "weight", "bias")]
+    pred = torch.nn.functional.linear(*learned)
+    elbo = constants.loss_weight[inputs["t"]] * (x_start - pred).square().mean(dim=1)
+    msi = (pred @ inputs["modality_embedding"] - inputs["target"]).square().mean(dim=1)
+    ours = denoising_losses(constants, **inputs)
+    torch.testing.assert_close(ours, (elbo, msi))
+    weights = torch.rand(2, len(elbo), dtype=torch.float64)  # each user's two losses count differently
+    gradients = [
+        torch.autograd.grad((weights[0] * a + weights[1] * b).sum(), learned, retain_graph=True)
+        for a, b in (ours, (elbo, msi))
+    ]
+    torch.testing.assert_close(*gradients)
+    rest = {name: value for name, value in inputs.items() if name not in {"hidden", "weight", "bias"}}
+    assert torch.autograd.gradcheck(lambda h, w, b: denoising_losses(constants, h, w, b, **rest), learned)
+
+
+def test_denoising_losses_with_bfloat16_operands_are_near() -> None:
+    inputs, _ = denoising_problem(torch.float32)
+    exact = torch.stack(denoising_losses(schedule(), **inputs))
+    with torch.autocast("cpu", torch.bfloat16):
+        near = torch.stack(denoising_losses(schedule(), **inputs))
+    assert near.dtype == torch.float32 and not torch.equal(near, exact)
+    torch.testing.assert_close(near, exact, rtol=0.05, atol=0.01)
+    learned = [inputs[name] for name in ("hidden", "weight", "bias")]
+    for ours, theirs in zip(*(torch.autograd.grad(loss.sum(), learned) for loss in (near, exact)), strict=True):
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+def test_noising_in_place_equals_noising_dense_rows() -> None:
+    torch.manual_seed(0)
+    diffusion = GaussianDiffusion(schedule())
+    x_start, noise = (torch.rand(5, 12) < 0.3).float(), torch.randn(5, 12)
+    t = torch.tensor([0, 1, 2, 3, 4])
+    expected = diffusion.q_sample(x_start, t, noise)
+    in_place = diffusion.q_sample_history_(noise, t, *x_start.nonzero(as_tuple=True))
+    assert in_place is noise
+    torch.testing.assert_close(in_place, expected)

@@ -149,6 +149,8 @@ def test_ranking_does_not_train_denoisers_nor_denoising_the_recommender() -> Non
         {"rebuild_k": 4},
         {"steps": 1},
         {"time_embedding_size": 7},
+        {"latent_size": 6},
+        {"latent_size": 6, "sampling_steps": 2, "rebuild_k": 3},
     ],
     ids=str,
 )
@@ -160,6 +162,28 @@ def test_every_way_to_generate(values: dict[str, Any]) -> None:
     assert all(len(set(row)) == len(row) for row in items.tolist())
     model.set_generated_items("smell", items)
     assert torch.isfinite(model.embeddings()[0]).all()
+
+
+def test_a_latent_space_that_holds_every_row_loses_nothing() -> None:
+    """As wide as the training matrix has rank, its reconstruction and injection are those of all items."""
+    model = build(latent_size=N_USERS, denoiser_dropout=0.0)
+    users = torch.arange(N_USERS)
+    rows, latent = model.history.rows(users), model.latent.encode(*model.history.sparse_rows(users))
+    torch.testing.assert_close(model.latent.decode(latent), rows, rtol=1e-4, atol=1e-5)
+    projected, targets = model.injection_targets()
+    t = torch.zeros(N_USERS, dtype=torch.int64)  # weight 1
+    noise = torch.randn(N_USERS, model.row_size)
+    x_t = model.diffusion.q_sample(latent, t, noise)
+    pred = model.latent.decode(model.denoiser("look")(x_t, t))
+    elbo, msi = model.denoiser_loss("look", users, t, noise, projected["look"], targets)
+    torch.testing.assert_close(elbo, (rows - pred).square().mean(dim=1), rtol=1e-4, atol=1e-6)
+    expected = (pred @ model.project("look") - targets).square().mean(dim=1)
+    torch.testing.assert_close(msi, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_latent_space_keeps_noise_white() -> None:
+    basis = build(latent_size=6).latent.basis
+    torch.testing.assert_close(basis.t() @ basis, torch.eye(6), rtol=0, atol=1e-5)
 
 
 def test_diagnostics_of_known_graphs() -> None:
@@ -215,6 +239,7 @@ def test_projection_per_modality() -> None:
     [
         ({"rebuild_k": N_ITEMS + 1}, f"rebuild_k={N_ITEMS + 1} is larger than the catalogue of {N_ITEMS} items"),
         ({"sampling_steps": 6}, "sampling_steps=6 is larger than steps=5"),
+        ({"latent_size": 21}, "latent_size=21 is larger than the training matrix of 20 users and 30 items allows"),
         ({"noise_min": 0.5}, "noise_min=0.5 is larger than noise_max=0.02"),
         ({"modalities": ()}, "needs at least one modality"),
         ({"edge_dropout": 1.0}, "edge_dropout=1.0"),

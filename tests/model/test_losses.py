@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -33,6 +35,48 @@ def test_infonce_stays_finite_where_exponentials_would_overflow() -> None:
         ours = infonce_loss(x, y, torch.arange(6), tau)
         torch.testing.assert_close(ours, plain_infonce(x, y, torch.arange(6), tau))
         assert torch.isfinite(infonce_loss(x, -x, torch.arange(6), tau)), "no positive is near its node"
+
+
+def test_infonce_in_many_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    queries, keys = (torch.randn(300, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    nodes = torch.arange(200)
+    whole = torch.autograd.grad(infonce_loss(queries, keys, nodes, 0.3), (queries, keys))
+    monkeypatch.setattr("recbole_diffmm.model.losses._BUFFER_ENTRIES", {"cpu": 1})  # the smallest blocks there are
+    blocks = torch.autograd.grad(infonce_loss(queries, keys, nodes, 0.3), (queries, keys))
+    torch.testing.assert_close(blocks, whole)
+
+
+def test_infonce_with_bfloat16_operands_is_near() -> None:
+    torch.manual_seed(0)
+    queries, keys = (torch.randn(300, 16, requires_grad=True) for _ in range(2))
+    nodes = torch.randint(300, (64,))
+    exact = infonce_loss(queries, keys, nodes, 0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = infonce_loss(queries, keys, nodes, 0.5)
+    assert near.dtype == torch.float32
+    assert near.item() != exact.item()
+    torch.testing.assert_close(near, exact, rtol=2e-3, atol=0)
+    for ours, theirs in zip(*(torch.autograd.grad(loss, (queries, keys)) for loss in (near, exact)), strict=True):
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+def test_infonce_against_the_batch_alone() -> None:
+    torch.manual_seed(0)
+    queries, keys = (torch.randn(50, 6, dtype=torch.float64) for _ in range(2))
+    nodes = torch.tensor([4, 9, 9, 30])
+    cosine = F.normalize(queries[nodes]) @ F.normalize(keys[nodes]).t() / 0.4
+    expected = -(cosine.diagonal() - torch.logsumexp(cosine, dim=1)).mean()
+    torch.testing.assert_close(infonce_loss(queries, keys, nodes, 0.4, n_negatives=0), expected)
+
+
+def test_infonce_against_drawn_nodes_takes_that_many_more() -> None:
+    torch.manual_seed(0)
+    queries, keys = torch.randn(50, 6), torch.zeros(50, 6)  # every cosine is 0: the loss is the logarithm of the count
+    nodes = torch.tensor([4, 9])
+    for n_negatives in (0, 1, 70):
+        loss = infonce_loss(queries, keys, nodes, 0.4, n_negatives)
+        assert loss.item() == pytest.approx(math.log(len(nodes) + n_negatives), rel=1e-6)
 
 
 def test_bpr_divides_by_the_nominal_batch_size() -> None:
