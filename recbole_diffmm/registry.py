@@ -124,11 +124,10 @@ def get_trainer_class(config: Any) -> type:
         return getattr(importlib.import_module(module), f"{name}Trainer")
     from recbole.utils import utils
 
-    from recbole_diffmm.trainer.base import RunTrainer
+    from recbole_diffmm.trainer.base import with_records
 
     get_trainer = _replaced.get("get_trainer", utils.get_trainer)
-    base = get_trainer(config["MODEL_TYPE"], name)
-    return type(base.__name__, (RunTrainer, base), {"__module__": base.__module__})
+    return with_records(get_trainer(config["MODEL_TYPE"], name))
 
 
 def create_dataset(config: Any) -> Any:
@@ -188,9 +187,9 @@ def register() -> None:
                 return getattr(importlib.import_module(module), f"{model_name}Trainer")
             from recbole.trainer import Trainer
 
-            from recbole_diffmm.trainer.base import RunTrainer
+            from recbole_diffmm.trainer.base import with_records
 
-            return type(f"{model_name}Trainer", (RunTrainer, Trainer), {})
+            return with_records(Trainer)
         return _replaced["get_trainer"](model_type, model_name)
 
     def config_for(

@@ -333,8 +333,8 @@ class DiffMM(MultimodalRecommender):
         """Constants of modality-aware signal injection during an epoch.
 
         Returns:
-            Projected features ``(I, D)`` per modality, or ``(r, D)`` in the latent space, and :math:`R E_i` ``(U, D)``, the sums of the item embeddings of
-            all histories; both without gradient.
+            Projected features ``(I, D)`` per modality, or ``(r, D)`` in the latent space, and :math:`R E_i` ``(U, D)``,
+            the sums of the item embeddings of all histories; both without gradient.
         """
         with torch.no_grad():
             projected = {name: self.project(name) for name in self.modality_names}

@@ -72,6 +72,17 @@ class _LogSumExp(torch.autograd.Function):
         return grad_outputs[0] * grad_queries, grad_outputs[0] * grad_keys, None, None
 
 
+def distinct(nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each of ``nodes (B,)`` once and ``(B,)`` its share of them, so that a weighted mean is the mean over all.
+
+    On a GPU all come back with equal shares: how many are left would have to be waited for.
+    """
+    if nodes.device.type != "cpu":
+        return nodes, torch.full(nodes.shape, 1 / len(nodes), device=nodes.device)
+    nodes, counts = torch.unique(nodes, return_counts=True)
+    return nodes, counts / counts.sum()
+
+
 def infonce_loss(
     queries: Tensor, keys: Tensor, nodes: Tensor, temperature: float, n_negatives: int | None = None
 ) -> Tensor:
@@ -92,14 +103,9 @@ def infonce_loss(
         candidates = F.normalize(keys[torch.cat([nodes, drawn])])  # (B + n_negatives, D)
     else:
         candidates = F.normalize(keys)  # (N, D)
-    if nodes.device.type == "cpu":
-        # A node that occurs often in the batch is compared with all others once and weighted, which is the same sum.
-        # Not on a GPU: how many nodes are left would have to be waited for.
-        nodes, counts = torch.unique(nodes, return_counts=True)
-        weight = counts.to(queries.dtype) / counts.sum()
-    else:
-        weight = queries.new_full((len(nodes),), 1 / len(nodes))
+    nodes, weight = distinct(nodes)
     picked = F.normalize(queries[nodes])  # (B, D)
+    weight = weight.to(queries.dtype)
     positive = (weight * (picked * F.normalize(keys[nodes])).sum(dim=1)).sum() / temperature
     # Up to a round number, with rows that weigh nothing: the kernels of each new shape are made and kept anew.
     padding = -len(nodes) % _ROUND

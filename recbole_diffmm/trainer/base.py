@@ -22,13 +22,14 @@ from recbole_diffmm.errors import UserError
 from recbole_diffmm.evaluator.per_user import PerUserEvaluator
 from recbole_diffmm.record import plain_config, run_name
 from recbole_diffmm.trainer import checkpoint
+from recbole_diffmm.trainer.loop import BatchLoop
 from recbole_diffmm.trainer.state import AttributeWatch, random_state, set_random_state
 
 
 class RunTrainer(Trainer):
     """RecBole's `Trainer` with phases, named losses, plain checkpoints and exact resuming.
 
-    Combine it with the trainer of a model, first in line: ``class XTrainer(RunTrainer, recbole.trainer.Trainer)``.
+    Combine it with the trainer of a model in front and the loop over batches behind, see :func:`with_records`.
 
     Attributes:
         curve: One dict an epoch: ``epoch``, ``losses`` (mean per batch, by name), ``seconds`` (by phase), ``valid``
@@ -201,6 +202,16 @@ class RunTrainer(Trainer):
                     term, value = self._loss_names(len(values))[broken[0]], values[broken[0]]
             raise self._not_finite(term, value, f"batch {self._batches}")
         self._batches += 1
+
+    def check_in_retrospect(self, losses: list[torch.Tensor]) -> None:
+        """Count the batches and refuse the first term that is not finite, as :meth:`_check_nan` does at once."""
+        values = torch.stack(losses)  # (batches, terms)
+        broken = (~torch.isfinite(values)).nonzero()
+        if len(broken):
+            batch, term = broken[0].tolist()
+            name = self._loss_names(values.shape[1])[term]
+            raise self._not_finite(name, values[batch, term].item(), f"batch {self._batches + batch}")
+        self._batches += len(values)
 
     def _not_finite(self, term: str, value: float, where: str) -> UserError:
         return UserError(
@@ -414,6 +425,12 @@ class RunTrainer(Trainer):
         if self._random_state is not None:
             set_random_state(self._random_state, self._loaders)
             self._random_state = None
+
+
+def with_records(base: type[Trainer]) -> type:
+    """Return one of RecBole's trainer classes with what :class:`RunTrainer` and :class:`BatchLoop` add to it."""
+    bases = (RunTrainer, BatchLoop) if base is Trainer else (RunTrainer, base, BatchLoop)
+    return type(base.__name__, bases, {"__module__": base.__module__})
 
 
 def check_identity(path: str | os.PathLike[str], content: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

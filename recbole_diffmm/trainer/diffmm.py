@@ -6,16 +6,16 @@ import math
 from typing import Any
 
 import torch
-from recbole.trainer import Trainer
 from torch import Tensor
 
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.model.diffmm import DiffMM
 from recbole_diffmm.precision import float32_products
 from recbole_diffmm.trainer.base import RunTrainer
+from recbole_diffmm.trainer.loop import BatchLoop
 
 
-class DiffMMTrainer(RunTrainer, Trainer):
+class DiffMMTrainer(RunTrainer, BatchLoop):
     """RecBole's trainer with DiffMM's two phases before each epoch's ranking batches."""
 
     model: DiffMM

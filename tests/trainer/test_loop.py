@@ -1,0 +1,103 @@
+"""The loop over batches: RecBole's own numbers, a trainer's own loop where it has one, and no waiting for a device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from recbole.model.general_recommender import BPR
+from recbole.trainer import KGATTrainer, NCLTrainer, RecVAETrainer, Trainer
+from recbole.utils import init_seed
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from recbole_diffmm import registry
+from recbole_diffmm.config import Config
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.quick_start import load_splits
+from recbole_diffmm.trainer import loop
+from recbole_diffmm.trainer.base import with_records
+from recbole_diffmm.trainer.loop import BatchLoop
+from tests.trainer.small import SETTINGS
+
+
+class Readings(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: numbers read back, and results whose size depends on the data."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "_unique", "unique_dim", "masked_select", "is_nonzero")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__.split(".")[0]
+        if name.startswith(self.WAITING):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def build(model: str, **values: Any) -> tuple[Any, Any]:
+    config = Config(model, "toy", config_dict={**SETTINGS, "tensorboard": False, **values})
+    init_seed(7, True)
+    train_data, _, _ = load_splits(config, registry.create_dataset(config))
+    model_ = config.model_class(config, train_data._dataset)
+    return registry.get_trainer_class(config)(config, model_), train_data
+
+
+@pytest.mark.parametrize("values", [{}, {"clip_grad_norm": {"max_norm": 0.1}}, {"enable_amp": True}], ids=str)
+@pytest.mark.parametrize("model", ["BPR", "LightGCN", "SGL"])
+def test_an_epoch_is_recboles_own(model: str, values: dict[str, Any]) -> None:
+    outcomes = []
+    for train_epoch in (BatchLoop._train_epoch, Trainer._train_epoch):
+        trainer, train_data = build(model, **values)
+        init_seed(3, True)
+        losses = train_epoch(trainer, train_data, 0)
+        outcomes.append((losses, {name: p.detach().clone() for name, p in trainer.model.named_parameters()}))
+    (ours, parameters), (theirs, expected) = outcomes
+    assert ours == pytest.approx(theirs, rel=1e-12)
+    assert all(torch.equal(parameters[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("base", [KGATTrainer, RecVAETrainer, NCLTrainer])
+def test_a_trainers_own_loop_comes_first(base: type) -> None:
+    order = with_records(base).__mro__
+    assert order.index(base) < order.index(BatchLoop) < order.index(Trainer)
+
+
+@pytest.mark.parametrize("model", ["BPR", "LightGCN", "DiffMM"])
+def test_steps_do_not_wait_for_a_device(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    """Twice the batches read no more: what is left is once an epoch, to build graphs and to look at the losses."""
+    trainer, train_data = build(model, train_batch_size=64)
+    trainer.reading_waits = True
+    trainer.optimizer.step = lambda: None  # it counts its steps in a tensor on the CPU
+    # What a GPU takes instead of counting each node of a batch once.
+    equal = lambda nodes: (nodes, torch.ones(len(nodes)) / len(nodes))  # noqa: E731
+    monkeypatch.setattr("recbole_diffmm.model.losses.distinct", equal)
+    batches = list(train_data)  # RecBole samples negatives on the CPU
+    seen = []
+    for n_batches in (1, 4, 8):  # the first builds the observed graph
+        with Readings() as readings:
+            BatchLoop._train_epoch(trainer, batches[:n_batches], 0)
+        seen.append(sorted(readings.seen))
+    assert len(batches) >= 8
+    assert seen[1] == seen[2]
+    assert "nonzero" in seen[1], "the look at the losses is counted, so that readings are seen at all"
+
+
+def test_a_loss_that_breaks_is_named_in_retrospect(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def calculate_loss(self: Any, interaction: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(1)
+        zero = self.user_embedding.weight.sum() * 0
+        return zero + 1.0, zero + (float("nan") if len(calls) == 5 else 1.0)
+
+    monkeypatch.setattr(BPR, "calculate_loss", calculate_loss)
+    monkeypatch.setattr(BPR, "loss_names", ("fine", "broken"), raising=False)
+    monkeypatch.setattr(loop, "CHECK_EVERY", 3)
+    trainer, train_data = build("BPR", train_batch_size=64)
+    trainer.reading_waits = True
+    with pytest.raises(UserError, match=r"loss term broken became nan in epoch 0, batch 4, with learning_rate=0\.01"):
+        BatchLoop._train_epoch(trainer, train_data, 0)
+    assert len(calls) == 6, "it is found with the next look, not at the end"
