@@ -106,6 +106,12 @@ def peak_memory_mb(device: torch.device) -> dict[str, float | None]:
 
 
 def _host_peak_mb() -> float | None:
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not `ru_maxrss`: Linux hands that down to a started process, so that a small one shows its parent's peak.
+        peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        if peaks:
+            return round(int(peaks[0].split()[1]) / 2**10, 1)
     try:
         import resource
     except ImportError:  # Windows

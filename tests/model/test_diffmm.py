@@ -16,20 +16,26 @@ from recbole_diffmm.model.diffmm import DiffMM, DiffMMConfig
 N_USERS, N_ITEMS = 20, 30
 
 
-def build(modalities: tuple[str, ...] = ("look", "smell"), order: torch.Tensor | None = None, **values: Any) -> DiffMM:
+def build(
+    modalities: tuple[str, ...] = ("look", "smell"),
+    order: torch.Tensor | None = None,
+    n_users: int = N_USERS,
+    n_items: int = N_ITEMS,
+    **values: Any,
+) -> DiffMM:
     """DiffMM on random data in RecBole's ids; `order` permutes the items."""
     generator = torch.Generator().manual_seed(3)
-    users, items = torch.nonzero(torch.rand(N_USERS, N_ITEMS, generator=generator) < 0.15, as_tuple=True)
-    order = torch.arange(N_ITEMS) if order is None else order
-    observed = torch.arange(N_ITEMS + 1) > 0
+    users, items = torch.nonzero(torch.rand(n_users, n_items, generator=generator) < 0.15, as_tuple=True)
+    order = torch.arange(n_items) if order is None else order
+    observed = torch.arange(n_items + 1) > 0
     features = {}
     for width, name in enumerate(sorted(modalities), start=4):
-        matrix = torch.zeros(N_ITEMS + 1, width)
-        matrix[order + 1] = torch.randn(N_ITEMS, width, generator=generator)
+        matrix = torch.zeros(n_items + 1, width)
+        matrix[order + 1] = torch.randn(n_items, width, generator=generator)
         features[name] = matrix
     interactions = (users + 1, order[items] + 1)
     dataset = SimpleNamespace(
-        num={"user_id": N_USERS + 1, "item_id": N_ITEMS + 1}.__getitem__,
+        num={"user_id": n_users + 1, "item_id": n_items + 1}.__getitem__,
         modalities={name: ModalityFeatures(name, features[name], observed) for name in modalities},
         training_interactions=lambda: interactions,
     )
