@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import recbole_diffmm  # noqa: F401 - mends RecBole before a test module imports it, whichever is run alone
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
