@@ -53,7 +53,9 @@ def render(records: Sequence[dict[str, Any]]) -> str:
         name.replace("recall", "Recall").replace("ndcg", "NDCG").replace("precision", "Precision") for name in METRICS
     ]
     names = [name.replace("mrr", "MRR") for name in names]
-    header = ["model", "seeds", *names, "*Recall@20, test-selected*", "best epoch", "s/epoch", "peak MB"]
+    paper = any("test_selected" in record["metrics"] for record in records)
+    selected_name = ["*Recall@20, test-selected*"] if paper else []
+    header = ["model", "seeds", *names, *selected_name, "best epoch", "epochs run", "s/epoch", "peak MB"]
     rows = [header, ["---"] * len(header)]
     for model, runs in ranked:
         selected = [
@@ -65,8 +67,9 @@ def render(records: Sequence[dict[str, Any]]) -> str:
                 model,
                 str(len(runs)),
                 *(spread((r["metrics"]["test"][metric] for r in runs), 4) for metric in METRICS),
-                f"*{spread(selected, 4)}*" if selected else "",
+                *([f"*{spread(selected, 4)}*" if selected else ""] if paper else []),
                 ", ".join(str(r["best_epoch"]) for r in runs),
+                ", ".join(dict.fromkeys(str(r["epochs_run"]) for r in runs)),
                 f"{statistics.median(seconds):.1f}",
                 f"{max(r['peak_memory_mb']['host'] for r in runs):.0f}",
             ]
@@ -75,12 +78,15 @@ def render(records: Sequence[dict[str, Any]]) -> str:
     modalities = sorted(next((r["data"]["features"] for r in records if r["data"].get("features")), {}))
     commits = sorted({r["commit"]["hash"][:9] for r in records})
     data = first["data"]
+    test_selected = (
+        " In italics, the epoch with the best *test* recall, which is the paper's protocol and no fair estimate."
+    )
     caption = (
         f"Test metrics on {first['dataset']} with {' and '.join(modalities)} "
         f"({data['n_users']:,} users, {data['n_items']:,} items, split `{data['split_hash'][:12]}`): "
         f"mean ± standard deviation over seeds, epoch selected by {first['selection']}, masked at test: "
-        f"{first['masking']} items. In italics, the epoch with the best *test* recall, which is the paper's protocol "
-        f"and no fair estimate. {first['device']}, {first['threads']} thread(s), commits {', '.join(commits)}."
+        f"{first['masking'].replace('+', ' and ')} items.{test_selected if paper else ''} {first['device']}, "
+        f"{first['threads']} thread(s), commits {', '.join(commits)}."
     )
     return "\n".join([caption, "", *("| " + " | ".join(row) + " |" for row in rows)])
 

@@ -47,8 +47,11 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 @contextmanager
 def float32_products(precision: str) -> Iterator[None]:
     """Let float32 products of the GPU use TF32 inside if ``precision`` is ``tf32``, backward passes included."""
+    if precision != "tf32":
+        yield  # whatever the process has set stays as it is
+        return
     before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = before or precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = True
     try:
         yield
     finally:
