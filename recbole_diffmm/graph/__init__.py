@@ -3,6 +3,7 @@
 from recbole_diffmm.graph.adjacency import SparseAdjacency, bipartite_edges, build_adjacency
 from recbole_diffmm.graph.dropout import drop_edges
 from recbole_diffmm.graph.propagation import propagate, sum_over_layers
+from recbole_diffmm.graph.rows import unit_rows
 
 __all__ = [
     "SparseAdjacency",
@@ -11,4 +12,5 @@ __all__ = [
     "drop_edges",
     "propagate",
     "sum_over_layers",
+    "unit_rows",
 ]

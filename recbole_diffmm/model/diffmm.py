@@ -29,6 +29,7 @@ from recbole_diffmm.graph import (
     drop_edges,
     propagate,
     sum_over_layers,
+    unit_rows,
 )
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import bpr_loss, infonce_loss, squared_norm
@@ -257,19 +258,23 @@ class DiffMM(MultimodalRecommender):
             ids = torch.cat([self.user_embedding, self.item_embedding])
             for name in self.modality_names:
                 weight = s.generated_graph_weight * kappa[name]
-                fused = fused + weight * propagate(self.generated_adj(name), ids)
-        out = sum_over_layers(self.adj, fused, s.n_layers) + s.residual_weight * F.normalize(fused)
-        return out[: self.user_count], out[self.user_count :]
+                fused = torch.addcmul(fused, weight, propagate(self.generated_adj(name), ids))
+        out = torch.add(sum_over_layers(self.adj, fused, s.n_layers), unit_rows(fused), alpha=s.residual_weight)
+        return self._by_kind(out)
 
     def _contrastive_view(self, name: str, projected: Tensor) -> tuple[Tensor, Tensor]:
         adj = self.generated_adj(name) if self.settings.use_generated_graph else self.adj
         x = propagate(adj, torch.cat([self.user_embedding, projected]))
-        x = sum_over_layers(self.adj, x, self.settings.n_layers)
-        return x[: self.user_count], x[self.user_count :]
+        return self._by_kind(sum_over_layers(self.adj, x, self.settings.n_layers))
+
+    def _by_kind(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        # Not by slices: the gradient of each would be a buffer of all nodes.
+        users, items = rows.split([self.user_count, self.item_count])
+        return users, items
 
     def normalized_features(self) -> dict[str, Tensor]:
         """Rows :math:`F_m` of unit norm, ``(I, D)`` per modality."""
-        return {name: F.normalize(self.project(name)) for name in self.modality_names}
+        return {name: unit_rows(self.project(name)) for name in self.modality_names}
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the main view: users ``(U, D)`` and items ``(I, D)``."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_diffmm.graph import unit_rows
 from recbole_diffmm.precision import operand_dtype
 
 
@@ -24,46 +25,60 @@ def squared_norm(*tensors: Tensor) -> Tensor:
     return torch.stack([tensor.square().sum() for tensor in tensors]).sum()
 
 
-# Entries of the one buffer that InfoNCE works in: on the CPU it should stay in the cache between its passes.
-_BUFFER_ENTRIES = {"cpu": 1 << 21}
-_BUFFER_ENTRIES_ELSEWHERE = 1 << 27
-_ROUND = 64  # number of queries that a block is a multiple of
+# Entries of a block of InfoNCE: on the CPU it should stay in the cache between its passes.
+_BLOCK_ENTRIES = {"cpu": 1 << 21}
+_BLOCK_ENTRIES_ELSEWHERE = 1 << 27
+# Entries up to which the exponentials of all blocks are kept for the second pass instead of being computed again.
+_KEPT_ENTRIES = 1 << 25
+_ROUND = 64  # numbers of queries and of keys in a block are multiples of this
 # Logits within plus and minus this are exponentiated as they are; beyond it a row's largest is taken off first.
 _SAFE_LOGIT = 60.0
 
 
 class _LogSumExp(torch.autograd.Function):
-    r"""``sum_b w_b log sum_k exp(q_b . k / tau)`` for rows of unit norm, in blocks of queries.
+    r"""``sum_b w_b log sum_k exp(q_b . k / tau)`` for rows of unit norm, in blocks of keys.
 
-    A block's gradients are computed while its exponentials are at hand, so that no ``(B, N)`` matrix is ever kept: with
-    :math:`E_{bk} = \exp(q_b k / \tau)`, :math:`s_b = w_b / (\tau \sum_k E_{bk})`, they are
-    :math:`\mathrm{diag}(s) E K` for the queries and :math:`E^T \mathrm{diag}(s) Q` for the keys ``K (N, D)``.
+    The gradients are computed on the way forward, so that no ``(B, N)`` matrix waits for the backward pass: with
+    :math:`E_{bk} = \exp(q_b k / \tau)` and :math:`s_b = w_b / (\tau \sum_k E_{bk})` they are
+    :math:`\mathrm{diag}(s) E K` for the queries, summed up block by block, and :math:`E^T \mathrm{diag}(s) Q` for the
+    keys ``K (N, D)``, in a second pass, because only then is ``s`` known.
     """
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, weight: Tensor, temperature: float) -> Tensor:
         dtype = operand_dtype(queries)
-        entries = _BUFFER_ENTRIES.get(queries.device.type, _BUFFER_ENTRIES_ELSEWHERE)
-        rows = max(_ROUND, entries // max(len(keys), 1) // _ROUND * _ROUND)
+        entries = _BLOCK_ENTRIES.get(queries.device.type, _BLOCK_ENTRIES_ELSEWHERE)
+        size = max(_ROUND, entries // len(queries) // _ROUND * _ROUND)
+        keep = queries.shape[0] * keys.shape[0] <= _KEPT_ENTRIES
         with torch.autocast(queries.device.type, enabled=False):
-            operands = keys.to(dtype)
-            grad_queries, grad_keys = torch.empty_like(queries), torch.zeros_like(keys)
-            total = queries.new_zeros(())
-            for start in range(0, len(queries), rows):
-                block = slice(start, start + rows)
-                q, w = queries[block], weight[block]
-                logits = (q / temperature).to(dtype) @ operands.t()  # (b, N)
-                if 1 / temperature > _SAFE_LOGIT:
-                    largest = logits.amax(dim=1)
-                    logits.sub_(largest.unsqueeze(1))
-                    total += (w * largest).sum()
-                exps = logits.exp_()
-                sums = exps.sum(dim=1).to(q.dtype)  # added up in float32, whatever the operands
-                total += (w * sums.log()).sum()
-                scale = (w / (temperature * sums)).unsqueeze(1)
-                grad_queries[block] = scale * (exps @ operands)
-                grad_keys += exps.t() @ (scale * q).to(dtype)
-        ctx.save_for_backward(grad_queries, grad_keys)
+            scaled = (queries / temperature).to(dtype)
+            blocks = [block.to(dtype) if keep else block for block in keys.split(size)]
+            shift: Tensor | None = None
+            if 1 / temperature > _SAFE_LOGIT:
+                largest = [(scaled @ block.to(dtype).t()).amax(dim=1) for block in blocks]
+                shift = torch.stack(largest).amax(dim=0).unsqueeze(1)  # (B, 1)
+
+            def exponentials(block: Tensor) -> Tensor:
+                logits = scaled @ block.to(dtype).t()  # (B, n)
+                return (logits if shift is None else logits.sub_(shift)).exp_()
+
+            sums = queries.new_zeros(len(queries))
+            grad_queries = torch.zeros_like(queries)
+            kept: list[Tensor | None] = []
+            for block in blocks:
+                exps = exponentials(block)
+                sums += exps.sum(dim=1)  # added up in float32, whatever the operands
+                grad_queries += exps @ block.to(dtype)
+                kept.append(exps if keep else None)
+            scale = (weight / (temperature * sums)).unsqueeze(1)
+            rows = (scale * queries).to(dtype)
+            grad_keys = torch.empty_like(keys)
+            for part, block, stored in zip(grad_keys.split(size), blocks, kept, strict=True):
+                part.copy_((exponentials(block) if stored is None else stored).t() @ rows)
+            total = (weight * sums.log()).sum()
+            if shift is not None:
+                total += (weight * shift.squeeze(1)).sum()
+        ctx.save_for_backward(grad_queries.mul_(scale), grad_keys)
         return total
 
     @staticmethod
@@ -100,13 +115,13 @@ def infonce_loss(
     """
     if n_negatives is not None:
         drawn = torch.randint(len(keys), (n_negatives,), device=keys.device)
-        candidates = F.normalize(keys[torch.cat([nodes, drawn])])  # (B + n_negatives, D)
+        candidates = unit_rows(keys[torch.cat([nodes, drawn])])  # (B + n_negatives, D)
     else:
-        candidates = F.normalize(keys)  # (N, D)
+        candidates = unit_rows(keys)  # (N, D)
     nodes, weight = distinct(nodes)
-    picked = F.normalize(queries[nodes])  # (B, D)
+    picked = unit_rows(queries[nodes])  # (B, D)
     weight = weight.to(queries.dtype)
-    positive = (weight * (picked * F.normalize(keys[nodes])).sum(dim=1)).sum() / temperature
+    positive = (weight * (picked * unit_rows(keys[nodes])).sum(dim=1)).sum() / temperature
     # Up to a round number, with rows that weigh nothing: the kernels of each new shape are made and kept anew.
     padding = -len(nodes) % _ROUND
     picked, weight = F.pad(picked, (0, 0, 0, padding)), F.pad(weight, (0, padding))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from recbole_diffmm.graph import bipartite_edges, build_adjacency, drop_edges, propagate, sum_over_layers
+from recbole_diffmm.graph import bipartite_edges, build_adjacency, drop_edges, propagate, sum_over_layers, unit_rows
 
 # Two users, three items: user 0 has items 0 and 1, user 1 has item 1; item 2 is alone.
 USERS, ITEMS = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
@@ -61,3 +61,19 @@ def test_the_graph_has_both_directions_and_every_self_loop() -> None:
     index, _ = bipartite_edges(USERS, ITEMS, 2, 3)
     assert index.shape == (2, 2 * 3 + 5)
     assert build_adjacency(*bipartite_edges(USERS, ITEMS, 2, 3), 5, symmetric=True).matrix.values().numel() == 11
+
+
+def test_unit_rows_are_normalised_rows_and_their_gradient() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.normalize(x)
+    torch.testing.assert_close(unit_rows(x), expected)
+    weights = torch.randn(6, 4, dtype=torch.float64)
+    gradients = [torch.autograd.grad((weights * rows).sum(), x) for rows in (unit_rows(x), expected)]
+    torch.testing.assert_close(*gradients)
+    assert torch.autograd.gradcheck(unit_rows, (x,))
+
+
+def test_a_zero_row_stays_zero() -> None:
+    rows = unit_rows(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+    torch.testing.assert_close(rows, torch.tensor([[0.0, 0.0], [0.6, 0.8]]))

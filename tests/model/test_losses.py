@@ -37,14 +37,19 @@ def test_infonce_stays_finite_where_exponentials_would_overflow() -> None:
         assert torch.isfinite(infonce_loss(x, -x, torch.arange(6), tau)), "no positive is near its node"
 
 
-def test_infonce_in_many_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [0, 1 << 25])
+@pytest.mark.parametrize("tau", [0.005, 0.3])
+def test_infonce_in_many_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch, kept: int, tau: float) -> None:
     torch.manual_seed(0)
     queries, keys = (torch.randn(300, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
     nodes = torch.arange(200)
-    whole = torch.autograd.grad(infonce_loss(queries, keys, nodes, 0.3), (queries, keys))
-    monkeypatch.setattr("recbole_diffmm.model.losses._BUFFER_ENTRIES", {"cpu": 1})  # the smallest blocks there are
-    blocks = torch.autograd.grad(infonce_loss(queries, keys, nodes, 0.3), (queries, keys))
-    torch.testing.assert_close(blocks, whole)
+    plain = plain_infonce(queries, keys, nodes, tau)
+    monkeypatch.setattr("recbole_diffmm.model.losses._BLOCK_ENTRIES", {"cpu": 1})  # the smallest blocks there are
+    monkeypatch.setattr("recbole_diffmm.model.losses._KEPT_ENTRIES", kept)
+    ours = infonce_loss(queries, keys, nodes, tau)
+    torch.testing.assert_close(ours, plain)
+    gradients = [torch.autograd.grad(loss, (queries, keys)) for loss in (ours, plain)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_infonce_with_bfloat16_operands_is_near() -> None:
