@@ -32,9 +32,10 @@ def epoch(report: dict[str, Any]) -> str:
     caption = (
         f"One epoch on {report['dataset']} ({data['users']:,} users, {data['items']:,} items, "
         f"{data['interactions']:,} interactions), {report['processor']}, {report['threads']} threads, commit "
-        f"{report['commit']['hash'][:9]}: medians of {report['repeats'] * report['epochs']} epochs each, in turn. GFLOP/s "
-        f"of square products measured in the same run: {gemm}. `total` is the sum of the first four; `test` and "
-        f"`all_users` rank all items for {users['test']:,} and {users['all_users']:,} users through RecBole's evaluation."
+        f"{report['commit']['hash'][:9]}: medians of {report['repeats'] * report['epochs']} epochs each, in turn. "
+        f"GFLOP/s of square products measured in the same run: {gemm}. `total` is the sum of the first four; `test` "
+        f"and `all_users` rank all items for {users['test']:,} and {users['all_users']:,} users through RecBole's "
+        "evaluation."
     )
     header = ["phase"]
     for name in variants:

@@ -32,6 +32,11 @@ def spread(values: Iterable[float], places: int) -> str:
     return f"{mean} ± {statistics.stdev(numbers):.{places}f}" if len(numbers) > 1 else mean
 
 
+def in_short(values: Sequence[int]) -> str:
+    """All values, or the one that they all are."""
+    return str(values[0]) if len(set(values)) == 1 else ", ".join(map(str, values))
+
+
 def render(records: Sequence[dict[str, Any]]) -> str:
     """One row per model, best validation-selected recall first.
 
@@ -69,7 +74,7 @@ def render(records: Sequence[dict[str, Any]]) -> str:
                 *(spread((r["metrics"]["test"][metric] for r in runs), 4) for metric in METRICS),
                 *([f"*{spread(selected, 4)}*" if selected else ""] if paper else []),
                 ", ".join(str(r["best_epoch"]) for r in runs),
-                ", ".join(dict.fromkeys(str(r["epochs_run"]) for r in runs)),
+                in_short([r["epochs_run"] for r in runs]),
                 f"{statistics.median(seconds):.1f}",
                 f"{max(r['peak_memory_mb']['host'] for r in runs):.0f}",
             ]

@@ -25,7 +25,7 @@ def tables(repository: Path) -> Any:
 def test_readme_shows_the_records(repository: Path, tables: Any) -> None:
     text = (repository / "README.md").read_text()
     names = re.findall(r"<!-- table: (\S+) -->", text)
-    assert names == ["tiktok-va"], "results/runs holds the reader's own runs"
+    assert names == ["tiktok-va", "tiktok-va-recbole"], "results/runs holds the reader's own runs"
     for name in names:
         records = tables.read_records(repository / "results" / name)
         assert tables.insert(text, name, tables.render(records)) == text
@@ -46,11 +46,17 @@ def test_full_graph_is_the_default_because_validation_prefers_it(repository: Pat
     assert DiffMMConfig().eval_graph == "full"
 
 
-def test_records_name_their_provenance(repository: Path, tables: Any) -> None:
-    records = tables.read_records(repository / "results" / "tiktok-va")
-    assert records
+@pytest.mark.parametrize(("folder", "protocol"), [("tiktok-va", "paper"), ("tiktok-va-recbole", "recbole")])
+def test_records_name_their_provenance(repository: Path, tables: Any, folder: str, protocol: str) -> None:
+    records = tables.read_records(repository / "results" / folder)
+    assert {(record["model"], record["seed"]) for record in records} == {
+        (model, seed) for model in ("DiffMM", "LightGCN", "BPR", "EASE") for seed in (1, 2, 3, 4, 5)
+    }
     for record in records:
         assert record["commit"] and record["versions"]["torch"] and record["data"]["split_hash"]
+        assert record["protocol"] == protocol
+        assert ("test_selected" in record["metrics"]) == (protocol == "paper"), "test is looked at once"
+        assert all(("test" in epoch) == (protocol == "paper") for epoch in record["curve"])
         assert len(record["curve"]) == record["epochs_run"]
         best = max(record["curve"], key=lambda epoch: (epoch["valid"]["recall@20"], epoch["epoch"]))
         assert record["best_epoch"] == best["epoch"], "validation selects"
