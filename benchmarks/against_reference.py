@@ -3,7 +3,8 @@
 Three figures each, on validation and test: the mean over the epochs after the rise, which depends least on chance; the
 epoch that validation selects; the epoch with the best test value. The reference scores with the randomly dropped graph,
 so our epochs are described twice, scored with the full graph, our default, and with the dropped one. `in_deviations` is
-how many of our seeds' standard deviations the reference's one seed lies above our mean.
+how many of our seeds' standard deviations the reference's one seed lies above our mean. Training losses, which hardly
+depend on chance, are compared epoch by epoch.
 
     python benchmarks/against_reference.py results/tiktok-va
 """
@@ -18,6 +19,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+LOSSES = {
+    "bpr": lambda losses: losses["BPR Loss"],
+    "reg": lambda losses: losses["Loss"] - losses["BPR Loss"],
+    "contrast": lambda losses: losses["CL loss"],
+}
 METRICS = {"Recall": "recall@20", "NDCG": "ndcg@20"}
 AFTER_RISE = 10
 
@@ -52,6 +58,13 @@ def compare(reference: float, ours: list[float]) -> dict[str, float]:
     }
 
 
+def compare_losses(reference: list[float], records: list[dict[str, Any]], name: str) -> dict[str, float]:
+    """The reference's loss over the mean of ours, over the epochs after the rise."""
+    ours = [statistics.mean(r["curve"][epoch]["losses"][name] for r in records) for epoch in range(len(reference))]
+    ratios = [theirs / mean for theirs, mean in zip(reference, ours, strict=True)][AFTER_RISE:]
+    return {key: round(f(ratios), 4) for key, f in (("mean", statistics.mean), ("min", min), ("max", max))}
+
+
 def main() -> None:
     """Write the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -78,6 +91,10 @@ def main() -> None:
             report[ours][f"scored_with_the_{graph}_graph"] = {
                 figure: compare(value, [run[figure] for run in runs]) for figure, value in reference.items()
             }
+    report["training_losses_reference_over_ours"] = {
+        name: compare_losses([read(epoch["train_loss"]) for epoch in epochs], records, name)
+        for name, read in LOSSES.items()
+    }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
