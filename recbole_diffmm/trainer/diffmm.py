@@ -13,6 +13,7 @@ from recbole_diffmm.model.diffmm import DiffMM
 from recbole_diffmm.precision import float32_products
 from recbole_diffmm.trainer.base import RunTrainer
 from recbole_diffmm.trainer.loop import BatchLoop
+from recbole_diffmm.trainer.state import return_freed_memory
 
 
 class DiffMMTrainer(RunTrainer, BatchLoop):
@@ -43,6 +44,7 @@ class DiffMMTrainer(RunTrainer, BatchLoop):
         """Train the denoisers for one pass over all users and rebuild the generated graphs."""
         if not self.denoiser_optimizers:
             return {}
+        return_freed_memory()
         with self.phase("denoisers"):
             losses = self._train_denoisers()
         for term, value in losses.items():
@@ -53,6 +55,7 @@ class DiffMMTrainer(RunTrainer, BatchLoop):
                 )
         with self.phase("generation"):
             self.diagnostics = self.model.rebuild_graphs()
+        return_freed_memory()
         return losses
 
     def _train_denoisers(self) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
+import sys
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -37,6 +39,16 @@ def set_random_state(state: dict[str, Any], loaders: Iterable[Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     for loader, generator in zip(loaders, state["loaders"], strict=True):
         loader.generator.set_state(generator)
+
+
+def return_freed_memory() -> None:
+    """Give memory that was freed back to the system, where the C library keeps it (glibc, between larger blocks).
+
+    Phases of an epoch need blocks of different sizes: without this, each adds what the last one left behind.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 class AttributeWatch:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from recbole_diffmm.diffusion.denoiser import sinusoidal_embedding
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.quick_start import load_splits, run
 from recbole_diffmm.trainer.diffmm import DiffMMTrainer
+from recbole_diffmm.trainer.state import return_freed_memory
 from tests.trainer.small import SETTINGS, small_run
 
 SMALL = {**SETTINGS, "denoiser_hidden_sizes": [16], "use_modalities": ["look", "smell"], "tensorboard": False}
@@ -140,3 +144,17 @@ def test_training_on_a_gpu_reaches_the_level_of_the_cpu() -> None:
     on_cpu = run("DiffMM", "toy", config_dict=values)
     assert on_gpu.record["device"].startswith("cuda")
     assert on_gpu.test["recall@20"] == pytest.approx(on_cpu.test["recall@20"], abs=0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of other systems keeps less")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    blocks = [torch.ones(2**14) for _ in range(4000)]  # 64 KiB each: too small to be mapped one by one
+    kept = blocks[::40]
+    full = resident()
+    del blocks
+    return_freed_memory()
+    assert resident() < full - 0.7 * 4000 * 2**16 / os.sysconf("SC_PAGE_SIZE")
+    assert all(block[0] == 1 for block in kept)
