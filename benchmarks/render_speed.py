@@ -58,17 +58,63 @@ def epoch(report: dict[str, Any]) -> str:
 
 def growth(report: dict[str, Any]) -> str:
     """Fitted exponents of every phase along every axis."""
+    header = ["axis", "phase", *GROWTH]
     rows = []
     for axis, entry in report["axes"].items():
-        for phase, quantities in entry["exponents"].items():
-            cells = [f"{quantities[q]['all']:.2f} / {quantities[q]['upper']:.2f}" for q in GROWTH_QUANTITIES]
-            rows.append([axis, phase, *cells])
-    header = ["axis", "phase", *(q.replace("_", " ") for q in GROWTH_QUANTITIES)]
+        for phase, exponents in entry["exponents"].items():
+            fits = [exponents[quantity] for quantity in GROWTH.values()]
+            rows.append([axis, phase, *(f"{fit['all']:.2f} ({fit['upper_half']:.2f})" for fit in fits)])
     return table(header, rows)
 
 
-GROWTH_QUANTITIES = ("step_seconds", "epoch_seconds", "added_bytes")
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"epoch-tiktok-cpu": epoch, "growth-cpu": growth}
+def large(report: dict[str, Any]) -> str:
+    """One large problem by variant and phase."""
+    header = [
+        "variant",
+        "phase",
+        "s / step",
+        "GFLOP / step",
+        "peak GiB",
+        "epoch here, hours",
+        "epoch on an H200, minutes",
+    ]
+    rows = []
+    for name, entry in report["variants"].items():
+        for phase, x in entry["phases"].items():
+            h200 = entry["h200"]["epoch_seconds_by_phase"][phase]
+            here = [f"{x['step_seconds']:.2f}", f"{x['step']['gflop']:,.0f}", f"{x['peak_bytes'] / 2**30:.1f}"]
+            rows.append([name, phase, *here, f"{x['epoch_seconds'] / 3600:.2f}", f"{h200 / 60:.1f}"])
+    return table(header, rows)
+
+
+def variants(report: dict[str, Any]) -> str:
+    """Accuracy of formats and options, against the first over the same seeds and epochs."""
+    header = ["variant", "seeds", "epochs", *(f"{title}: mean, and difference" for title in FIGURES)]
+    rows = []
+    for name, entry in report["variants"].items():
+        cells = []
+        for figure in FIGURES.values():
+            mean, difference = entry["figures"][figure], entry["difference_of_the_same_seeds"][figure]
+            first = name == report["compared_with"]
+            spread = "" if len(entry["seeds"]) == 1 else f" ± {mean['standard_deviation']:.4f}"
+            cells.append(f"{mean['mean']:.4f}{spread}" + ("" if first else f", {difference['mean']:+.4f}"))
+        rows.append([name, str(len(entry["seeds"])), str(entry["epochs"]), *cells])
+    return table(header, rows)
+
+
+GROWTH = {"seconds of a step": "step_seconds", "seconds of an epoch": "epoch_seconds", "added memory": "added_bytes"}
+FIGURES = {
+    "valid Recall@20, epochs from 10": "valid_mean_recall@20",
+    "test Recall@20, epochs from 10": "test_mean_recall@20",
+    "valid Recall@20, selected": "valid_selected_recall@20",
+    "test Recall@20, selected": "test_selected_recall@20",
+}
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "epoch-tiktok-cpu": epoch,
+    "variants-tiktok": variants,
+    "growth-cpu": growth,
+    "growth-large-cpu": large,
+}
 
 
 def render(page: str) -> str:

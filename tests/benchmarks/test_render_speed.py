@@ -1,0 +1,54 @@
+"""The pages about speed show what the reports say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def speed(repository: Path) -> Any:
+    sys.path.insert(0, str(repository / "benchmarks"))  # it takes `insert` from its neighbour
+    try:
+        spec = importlib.util.spec_from_file_location("render_speed", repository / "benchmarks" / "render_speed.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def test_the_page_shows_the_reports(speed: Any) -> None:
+    page = speed.PAGE.read_text()
+    assert speed.render(page) == page
+    assert set(re.findall(r"<!-- table: (\S+) -->", page)) == set(speed.TABLES)
+
+
+def test_the_readme_tells_what_was_measured(repository: Path) -> None:
+    report = json.loads((repository / "benchmarks" / "results" / "epoch-tiktok-cpu.json").read_text())
+    plain, fast = (report["variants"][name] for name in ("plain", "fast"))
+    seconds, ratio = fast["seconds"]["total"], plain["seconds"]["total"] / fast["seconds"]["total"]
+    text = " ".join((repository / "README.md").read_text().split())
+    memory = fast["peak_memory_mb"]["host"]
+    assert f"takes {seconds:.1f} s on two cores and {memory:,.0f} MB, {ratio:.1f} times as fast" in text
+
+
+def test_the_page_links_to_files_that_are_there(speed: Any) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", speed.PAGE.read_text()):
+        assert (speed.PAGE.parent / target).exists(), target
+
+
+def test_bf16_is_the_default_because_it_is_not_worse(repository: Path) -> None:
+    report = json.loads((repository / "benchmarks" / "results" / "variants-tiktok.json").read_text())
+    fp32 = report["variants"]["fp32"]
+    assert report["compared_with"] == "bf16" and len(fp32["seeds"]) == 5
+    for metric in ("recall@20", "ndcg@20"):
+        key = f"valid_mean_{metric}"
+        gain = fp32["difference_of_the_same_seeds"][key]["mean"]
+        assert gain < 0.2 * fp32["figures"][key]["standard_deviation"], "small against what a seed makes"
