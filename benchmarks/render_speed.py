@@ -82,14 +82,14 @@ def large(report: dict[str, Any]) -> str:
     for name, entry in report["variants"].items():
         for phase, x in entry["phases"].items():
             h200 = entry["h200"]["epoch_seconds_by_phase"][phase]
-            here = [f"{x['step_seconds']:.2f}", f"{x['step']['gflop']:,.0f}", f"{x['peak_bytes'] / 2**30:.1f}"]
+            here = [f"{x['step_seconds']:.2f}", f"{x['step_work']['gflop']:,.0f}", f"{x['peak_bytes'] / 2**30:.1f}"]
             rows.append([name, phase, *here, f"{x['epoch_seconds'] / 3600:.2f}", f"{h200 / 60:.1f}"])
     return table(header, rows)
 
 
 def variants(report: dict[str, Any]) -> str:
     """Accuracy of formats and options, against the first over the same seeds and epochs."""
-    header = ["variant", "seeds", "epochs", *(f"{title}: mean, and difference" for title in FIGURES)]
+    header = ["variant", "commit", "seeds", "epochs", *(f"{title}: mean, and difference" for title in FIGURES)]
     rows = []
     for name, entry in report["variants"].items():
         cells = []
@@ -98,7 +98,7 @@ def variants(report: dict[str, Any]) -> str:
             first = name == report["compared_with"]
             spread = "" if len(entry["seeds"]) == 1 else f" ± {mean['standard_deviation']:.4f}"
             cells.append(f"{mean['mean']:.4f}{spread}" + ("" if first else f", {difference['mean']:+.4f}"))
-        rows.append([name, str(len(entry["seeds"])), str(entry["epochs"]), *cells])
+        rows.append([name, ", ".join(entry["commits"]), str(len(entry["seeds"])), str(entry["epochs"]), *cells])
     return table(header, rows)
 
 

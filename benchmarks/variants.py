@@ -41,10 +41,10 @@ def describe(record: dict[str, Any], n_epochs: int) -> dict[str, float]:
     return figures
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float | None]:
     """Mean and, of several values, standard deviation."""
-    deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return {"mean": round(statistics.mean(values), 5), "standard_deviation": round(deviation, 5)}
+    deviation = round(statistics.stdev(values), 5) if len(values) > 1 else None
+    return {"mean": round(statistics.mean(values), 5), "standard_deviation": deviation}
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ class History(nn.Module):
     def entries(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """Return where the dense rows of ``users (B,)`` have ones: ``row (E,)``, ``0..B-1``, and ``item (E,)``."""
         items, offsets = self.sparse_rows(users)
-        length = torch.diff(offsets, append=offsets.new_tensor([items.numel()]))
+        length = torch.diff(offsets, append=torch.full((1,), items.numel(), device=offsets.device))
         rows = torch.arange(users.numel(), device=items.device)
         return torch.repeat_interleave(rows, length, output_size=items.numel()), items
 

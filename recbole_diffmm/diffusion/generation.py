@@ -21,7 +21,8 @@ class HiddenSpaceSampler:
     With :math:`z_t = W_1 x_t` and :math:`h_t = \tanh(z_t + W_t e_t + b_1)`, a step of
     :meth:`GaussianDiffusion.p_sample_loop` is :math:`z_{t-1} = c1_t (W_1 W_2 h_t + W_1 b_2) + c2_t z_t`, so that it
     costs :math:`H^2` per row where the item space costs :math:`2 I H`; the item space is entered once, at the end:
-    :math:`x = W_2 \sum_t \gamma_t h_t + (\sum_t \gamma_t) b_2 + \gamma_x x_T`.
+    :math:`x = W_2 \sum_t \gamma_t h_t + (\sum_t \gamma_t) b_2 + \gamma_x x_T`. Under autocast the products, and so the
+    scores, are in its format, and items within its rounding of each other may change places.
 
     Args:
         denoiser: a network for which :meth:`applies` is true.
@@ -73,7 +74,10 @@ class HiddenSpaceSampler:
         if noisy_rows is not None:
             return x.add_(noisy_rows, alpha=start_weight)
         if start_weight != 0.0:
-            lengths = torch.diff(offsets, append=offsets.new_tensor([item_ids.numel()]))
-            rows = torch.repeat_interleave(torch.arange(offsets.numel(), device=offsets.device), lengths)
-            x.index_put_((rows, item_ids), x.new_tensor(start_weight), accumulate=True)
+            n_entries = item_ids.numel()
+            lengths = torch.diff(offsets, append=torch.full((1,), n_entries, device=offsets.device))
+            rows = torch.arange(offsets.numel(), device=offsets.device)
+            rows = torch.repeat_interleave(rows, lengths, output_size=n_entries)
+            weight = torch.full((), start_weight, dtype=x.dtype, device=x.device)
+            x.index_put_((rows, item_ids), weight, accumulate=True)
         return x

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from recbole_diffmm.diffusion.schedule import NoiseSchedule
 from recbole_diffmm.precision import operand_dtype
@@ -95,13 +96,16 @@ class _Residuals(torch.autograd.Function):
             h, w, f = hidden.to(dtype), weight.to(dtype), features.to(dtype)
             residual = torch.addmm(bias.to(dtype), h, w.t())  # (B, I)
             distance = (residual @ f).to(target.dtype) - target  # (B, D)
-            residual.index_put_((row, item), residual.new_tensor(-1.0), accumulate=True)
+            one = torch.ones((), dtype=dtype, device=residual.device)
+            residual.index_put_((row, item), -one, accumulate=True)
+            # The value is rounded to the operands' format, no gradient is: it depends on the residuals alone.
             squared_error = torch.linalg.vector_norm(residual, dim=1).to(hidden.dtype).square()
         ctx.save_for_backward(h, w, f, residual)
         ctx.dtype = hidden.dtype
         return squared_error, distance
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         h, w, f, residual = ctx.saved_tensors
         scale = (2 * grad_outputs[0]).unsqueeze(1).to(h.dtype)  # (B, 1)

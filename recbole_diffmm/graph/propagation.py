@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recbole_diffmm.graph.adjacency import SparseAdjacency
@@ -21,6 +22,7 @@ class _SparseProduct(torch.autograd.Function):
         return _product(matrix, x.to(matrix.dtype))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None, Tensor]:  # type: ignore[override]
         return None, None, _product(ctx.transpose, grad_outputs[0].contiguous())
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 EPSILON = 1e-12  # rows shorter than this are not stretched to unit norm; as in torch.nn.functional.normalize
 
@@ -21,6 +22,7 @@ class _UnitRows(torch.autograd.Function):
         return unit
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:  # type: ignore[override]
         unit, norm = ctx.saved_tensors
         along = torch.linalg.vecdot(unit, grad_outputs[0]).unsqueeze(1)  # (N, 1)

@@ -207,8 +207,8 @@ class DiffMM(MultimodalRecommender):
         """The graph :math:`A_m` of one modality, dropped while training and as ``eval_graph`` says otherwise."""
         dropped = self.settings.edge_dropout > 0 and (self.training or self.settings.eval_graph == "dropped")
         key = (name, dropped)
-        if key not in self._generated_adj:
-            items = self.generated_items(name)
+        items = self.generated_items(name)
+        if key not in self._generated_adj or self._generated_adj[key].matrix.device != items.device:
             users = torch.arange(self.user_count, device=items.device).repeat_interleave(items.shape[1])
             index, weight = bipartite_edges(users, items.flatten(), self.user_count, self.item_count)
             if dropped:
@@ -365,8 +365,9 @@ class DiffMM(MultimodalRecommender):
         denoiser, schedule = self.denoiser(name), self.diffusion.schedule
         if self.latent is not None:
             x_start = self.latent.encode(*self.history.sparse_rows(users))  # (B, r)
-            pred = denoiser(self.diffusion.q_sample(x_start, t, noise), t)
-            return dense_denoising_losses(schedule, pred, x_start, t, self.item_count, projected, target)
+            with autocast(self.precision, noise.device):
+                pred = denoiser(self.diffusion.q_sample(x_start, t, noise), t)
+                return dense_denoising_losses(schedule, pred, x_start, t, self.item_count, projected, target)
         row, item = self.history.entries(users)
         output = denoiser.output_layer
         with autocast(self.precision, noise.device):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recbole_diffmm.graph import unit_rows
@@ -67,7 +68,9 @@ class _LogSumExp(torch.autograd.Function):
             kept: list[Tensor | None] = []
             for block in blocks:
                 exps = exponentials(block)
-                sums += exps.sum(dim=1)  # added up in float32, whatever the operands
+                sums += exps.sum(
+                    dim=1
+                )  # within a block and over blocks in float32, between them in the operands' format
                 grad_queries += exps @ block.to(dtype)
                 kept.append(exps if keep else None)
             scale = (weight / (temperature * sums)).unsqueeze(1)
@@ -82,6 +85,7 @@ class _LogSumExp(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
         grad_queries, grad_keys = ctx.saved_tensors
         return grad_outputs[0] * grad_queries, grad_outputs[0] * grad_keys, None, None
@@ -111,7 +115,7 @@ def infonce_loss(
         nodes: ``(B,)`` rows that are contrasted; repeated ones count as often as they occur.
         temperature: ``tau``.
         n_negatives: how many uniformly drawn rows of ``keys`` are in the denominator beside those of ``nodes``, 0 being
-            in-batch negatives; by default all ``N`` rows are, as published.
+            in-batch negatives (a node that is there twice counts twice); by default all ``N`` rows are, as published.
     """
     if n_negatives is not None:
         drawn = torch.randint(len(keys), (n_negatives,), device=keys.device)

@@ -59,7 +59,7 @@ class BatchLoop(Trainer):
             scaler.update()
         if not history:
             return None
-        if self.reading_waits:
-            self.check_in_retrospect(history[-(len(history) % CHECK_EVERY) :])
+        if self.reading_waits and (rest := len(history) % CHECK_EVERY):
+            self.check_in_retrospect(history[-rest:])
         sums = torch.stack(history).double().sum(dim=0).tolist()
         return tuple(sums) if several else sums[0]

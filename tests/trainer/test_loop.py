@@ -101,3 +101,13 @@ def test_a_loss_that_breaks_is_named_in_retrospect(monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match=r"loss term broken became nan in epoch 0, batch 4, with learning_rate=0\.01"):
         BatchLoop._train_epoch(trainer, train_data, 0)
     assert len(calls) == 6, "it is found with the next look, not at the end"
+
+
+@pytest.mark.parametrize("every", [2, 3, 100])
+def test_every_batch_is_looked_at_once(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    monkeypatch.setattr(loop, "CHECK_EVERY", every)
+    trainer, train_data = build("BPR", train_batch_size=64)
+    trainer.reading_waits = True
+    batches = list(train_data)[:6]
+    BatchLoop._train_epoch(trainer, batches, 0)
+    assert trainer._batches == len(batches) == 6
