@@ -29,26 +29,38 @@ class History(nn.Module):
         self.register_buffer("crow_indices", crow, persistent=False)
         self.register_buffer("col_indices", key % n_items, persistent=False)
 
-    def sparse_rows(self, users: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the items of ``users (B,)`` one user after the other, and ``(B,)`` where each user's begin."""
+    def batches(self, users: Tensor, size: int) -> list[tuple[Tensor, int]]:
+        """Split ``users`` into batches of ``size``, each with the number of its interactions.
+
+        The numbers are read back from the device once for all batches; given them, the other methods need not wait.
+        """
+        length = self.crow_indices[users + 1] - self.crow_indices[users]
+        counts = torch.stack([part.sum() for part in length.split(size)]).tolist()
+        return list(zip(users.split(size), counts, strict=True))
+
+    def sparse_rows(self, users: Tensor, n_entries: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the items of ``users (B,)`` one user after the other, and ``(B,)`` where each user's begin.
+
+        ``n_entries`` is the number of those items, where it is known.
+        """
         start = self.crow_indices[users]
         length = self.crow_indices[users + 1] - start
         end = torch.cumsum(length, 0)
         offsets = end - length
         # Position within the output minus the user's offset, moved to where the user's items are stored.
-        shift = torch.repeat_interleave(start - offsets, length)
+        shift = torch.repeat_interleave(start - offsets, length, output_size=n_entries)
         return self.col_indices[torch.arange(shift.numel(), device=shift.device) + shift], offsets
 
-    def entries(self, users: Tensor) -> tuple[Tensor, Tensor]:
+    def entries(self, users: Tensor, n_entries: int | None = None) -> tuple[Tensor, Tensor]:
         """Return where the dense rows of ``users (B,)`` have ones: ``row (E,)``, ``0..B-1``, and ``item (E,)``."""
-        items, offsets = self.sparse_rows(users)
+        items, offsets = self.sparse_rows(users, n_entries)
         length = torch.diff(offsets, append=torch.full((1,), items.numel(), device=offsets.device))
         rows = torch.arange(users.numel(), device=items.device)
         return torch.repeat_interleave(rows, length, output_size=items.numel()), items
 
-    def rows(self, users: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def rows(self, users: Tensor, n_entries: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the dense rows ``(B, I)`` of ``users (B,)``."""
-        row, item = self.entries(users)
+        row, item = self.entries(users, n_entries)
         dense = torch.zeros(users.numel(), self.n_items, dtype=dtype, device=item.device)
         dense[row, item] = 1
         return dense

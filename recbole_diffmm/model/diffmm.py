@@ -350,7 +350,14 @@ class DiffMM(MultimodalRecommender):
         return projected, sums
 
     def denoiser_loss(
-        self, name: str, users: Tensor, t: Tensor, noise: Tensor, projected: Tensor, target: Tensor
+        self,
+        name: str,
+        users: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        projected: Tensor,
+        target: Tensor,
+        n_entries: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Losses of one denoiser on a batch of users, each ``(B,)``: reconstruction and signal injection, unweighted.
 
@@ -361,14 +368,15 @@ class DiffMM(MultimodalRecommender):
             noise: ``(B, row_size)`` standard normal noise; it is overwritten.
             projected: ``(row_size, D)`` and
             target: ``(B, D)``, from :meth:`injection_targets`.
+            n_entries: the number of the users' interactions, where it is known.
         """
         denoiser, schedule = self.denoiser(name), self.diffusion.schedule
         if self.latent is not None:
-            x_start = self.latent.encode(*self.history.sparse_rows(users))  # (B, r)
+            x_start = self.latent.encode(*self.history.sparse_rows(users, n_entries))  # (B, r)
             with autocast(self.precision, noise.device):
                 pred = denoiser(self.diffusion.q_sample(x_start, t, noise), t)
                 return dense_denoising_losses(schedule, pred, x_start, t, self.item_count, projected, target)
-        row, item = self.history.entries(users)
+        row, item = self.history.entries(users, n_entries)
         output = denoiser.output_layer
         with autocast(self.precision, noise.device):
             hidden = denoiser.hidden(self.diffusion.q_sample_history_(noise, t, row, item), t).to(noise.dtype)
@@ -387,23 +395,24 @@ class DiffMM(MultimodalRecommender):
         sampler = HiddenSpaceSampler(denoiser, self.diffusion.schedule) if hidden else None
         device = self.train_users.device
         chosen = []
-        for users in torch.arange(self.user_count, device=device).split(s.denoiser_batch_size):
+        everyone = torch.arange(self.user_count, device=device)
+        for users, n_entries in self.history.batches(everyone, s.denoiser_batch_size):
             if sampler is None:
-                start = self._generation_start(users)
+                start = self._generation_start(users, n_entries)
                 scores = self.diffusion.p_sample_loop(denoiser, start, sampling_noise=s.sampling_noise)
                 scores = scores if self.latent is None else self.latent.decode(scores)
             else:
-                noised = self._generation_start(users) if s.sampling_steps > 0 else None
-                scores = sampler.scores(*self.history.sparse_rows(users), noisy_rows=noised)
+                noised = self._generation_start(users, n_entries) if s.sampling_steps > 0 else None
+                scores = sampler.scores(*self.history.sparse_rows(users, n_entries), noisy_rows=noised)
             chosen.append(top_items(scores, s.rebuild_k))
         return torch.cat(chosen)
 
-    def _generation_start(self, users: Tensor) -> Tensor:
+    def _generation_start(self, users: Tensor, n_entries: int) -> Tensor:
         """Rows ``(B, I)``, or latents ``(B, r)``, from which the reverse process starts."""
         if self.latent is None:
-            rows = self.history.rows(users)
+            rows = self.history.rows(users, n_entries)
         else:
-            rows = self.latent.encode(*self.history.sparse_rows(users))
+            rows = self.latent.encode(*self.history.sparse_rows(users, n_entries))
         if self.settings.sampling_steps == 0:
             return rows
         t = torch.full_like(users, self.settings.sampling_steps - 1)

@@ -65,9 +65,10 @@ class DiffMMTrainer(RunTrainer, BatchLoop):
         model, settings = self.model, self.model.settings
         model.train()
         projected, targets = model.injection_targets()
-        batches = torch.randperm(model.user_count, device=targets.device).split(settings.denoiser_batch_size)
+        order = torch.randperm(model.user_count, device=targets.device)
+        batches = model.history.batches(order, settings.denoiser_batch_size)
         sums: dict[str, Tensor] = {}
-        for users in batches:
+        for users, n_entries in batches:
             for name, optimizer in self.denoiser_optimizers.items():
                 t = torch.randint(settings.steps, users.shape, device=users.device)
                 # Handed over without a name, so that it does not outlive the forward pass.
@@ -78,6 +79,7 @@ class DiffMMTrainer(RunTrainer, BatchLoop):
                     torch.randn(len(users), model.row_size, device=users.device),
                     projected[name],
                     targets[users],
+                    n_entries,
                 )
                 terms = {f"elbo_{name}": elbo.mean(), f"msi_{name}": settings.msi_weight * msi.mean()}
                 torch.stack(list(terms.values())).sum().backward()

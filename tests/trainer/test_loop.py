@@ -25,6 +25,8 @@ class Readings(TorchDispatchMode):
     """Counts what makes the host wait for a GPU: numbers read back, and results whose size depends on the data."""
 
     WAITING = ("_local_scalar_dense", "nonzero", "_unique", "unique_dim", "masked_select", "is_nonzero")
+    # Its result's size is read from the device unless it is given.
+    SIZED = "repeat_interleave"
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +34,7 @@ class Readings(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__.split(".")[0]
-        if name.startswith(self.WAITING):
+        if name.startswith(self.WAITING) or (name == self.SIZED and (kwargs or {}).get("output_size") is None):
             self.seen.append(name)
         return func(*args, **(kwargs or {}))
 
@@ -111,3 +113,22 @@ def test_every_batch_is_looked_at_once(monkeypatch: pytest.MonkeyPatch, every: i
     batches = list(train_data)[:6]
     BatchLoop._train_epoch(trainer, batches, 0)
     assert trainer._batches == len(batches) == 6
+
+
+@pytest.mark.parametrize("values", [{}, {"latent_size": 16}, {"sampling_steps": 2}], ids=str)
+def test_the_diffusion_reads_back_as_much_whatever_the_number_of_its_batches(values: dict[str, Any]) -> None:
+    seen = []
+    for size in (64, 8):
+        trainer, _ = build("DiffMM", denoiser_batch_size=size, **values)
+        trainer.model.rebuild_graphs()
+        for optimizer in trainer.denoiser_optimizers.values():
+            optimizer.step = lambda: None  # it counts its steps in a tensor on the CPU
+        with Readings() as readings:
+            trainer._train_denoisers()
+            trainer.model.rebuild_graphs()
+        seen.append(sorted(readings.seen))
+    assert trainer.model.user_count > 16
+    # The lengths of the batches are read in one go, but as a list: a number each.
+    lists = [[name for name in names if name != "_local_scalar_dense"] for names in seen]
+    assert lists[0] == lists[1]
+    assert lists[1].count("repeat_interleave") == 1, "the sums of all histories, once an epoch"
