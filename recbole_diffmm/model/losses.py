@@ -68,9 +68,7 @@ class _LogSumExp(torch.autograd.Function):
             kept: list[Tensor | None] = []
             for block in blocks:
                 exps = exponentials(block)
-                sums += exps.sum(
-                    dim=1
-                )  # within a block and over blocks in float32, between them in the operands' format
+                sums += exps.sum(dim=1)  # in float32, though each block's sum is rounded to the operands' format
                 grad_queries += exps @ block.to(dtype)
                 kept.append(exps if keep else None)
             scale = (weight / (temperature * sums)).unsqueeze(1)
