@@ -320,16 +320,18 @@ def pandas_copies() -> tuple[bool, str]:
     """Columns filled in place are copies under pandas 3, so [PAD] rows and missing tokens become -2**63, and `Series.agg(len)` is one number.
 
     Upstream: no thread known
-    Does nothing with pandas 2.
+    Does nothing with pandas before 2.2, which fills in place without a word; from then on it warns of every column.
     """  # noqa: E501
-    if not _at_least(pd.__version__, 3):
+    if not _at_least(pd.__version__, 2, 2):
         return False, f"pandas {pd.__version__} fills in place"
     from recbole.data.dataset import dataset
 
+    dataset.Dataset._fill_nan = _fill_nan
+    if not _at_least(pd.__version__, 3):
+        return True, f"pandas {pd.__version__} warns of every column"
     dataset.pd = _Proxy(pd, read_csv=_read_csv)
     # pandas 3 hands out read-only arrays, and a tensor made of one would share its memory.
     dataset.torch = _Proxy(torch, LongTensor=_owning(torch.LongTensor), FloatTensor=_owning(torch.FloatTensor))
-    dataset.Dataset._fill_nan = _fill_nan
     dataset.Dataset._remap = _remap
     dataset.Dataset._normalize = _normalize
     return True, f"pandas {pd.__version__}"
