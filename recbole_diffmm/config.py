@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import numpy as np
 import recbole
@@ -551,9 +551,7 @@ def describe_model(name: str) -> str:
         rows = [
             [
                 key,
-                str(field.annotation).replace("typing.", "")
-                if not isinstance(field.annotation, type)
-                else field.annotation.__name__,
+                _type_in_words(field.annotation),
                 values.get(key, field.default),
                 field.description or "",
             ]
@@ -562,6 +560,25 @@ def describe_model(name: str) -> str:
         rows += [
             [key, type(value).__name__, value, ""] for key, value in values.items() if key not in settings.model_fields
         ]
+    rows = [["empty" if cell is None else cell for cell in row] for row in rows]
     return tabulate(
         rows, headers=["key", "type", "value", "meaning"], maxcolwidths=[None, 30, 24, 60], disable_numparse=True
     )
+
+
+def _type_in_words(annotation: Any) -> str:
+    """A field's type as somebody who writes YAML would say it, without bounds: ``int or empty``, ``list of int``."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if annotation is None or annotation is type(None):
+        return "empty"
+    if origin is Annotated:
+        return _type_in_words(parts[0])
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin in {list, tuple}:
+        return f"list of {_type_in_words(parts[0])}"
+    if origin is dict:
+        return f"{_type_in_words(parts[1])} per {_type_in_words(parts[0])}"
+    if parts:
+        return " or ".join(_type_in_words(part) for part in parts)
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from recbole_diffmm import __version__, compat, registry
+from recbole_diffmm.precision import resolve_precision
 
 _PACKAGES = ("recbole", "torch", "numpy", "scipy", "pandas", "scikit-learn", "pydantic")
 _OPTIONAL = {"faiss": "ncl", "kmeans_pytorch": "ldiffrec", "pyarrow": "parquet"}
@@ -35,7 +36,10 @@ def _versions() -> list[str]:
 
 
 def _device() -> list[str]:
-    lines = [f"cpu: {os.cpu_count()} cores, PyTorch uses {torch.get_num_threads()} threads"]
+    native = resolve_precision("auto", torch.device("cpu"))
+    lines = [
+        f"cpu: {os.cpu_count()} cores, PyTorch uses {torch.get_num_threads()} threads; precision: auto is {native} here"
+    ]
     if not torch.cuda.is_available():
         build = torch.version.cuda
         return [*lines, f"cuda: {'no GPU is visible' if build else 'this PyTorch is a CPU build'}; runs use the CPU"]

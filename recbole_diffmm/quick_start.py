@@ -100,6 +100,8 @@ def run(
         if config["resume"] and trainer.resume_file.exists():
             trainer.identify(train_data)
             trainer.resume_checkpoint(trainer.resume_file)
+        elif config["resume"]:
+            logger.info(f"Nothing to resume with this configuration at {trainer.resume_file}: training from the start")
         if config["device"].type == "cuda":
             torch.cuda.reset_peak_memory_stats(config["device"])
         prepared = time.perf_counter()
@@ -143,6 +145,8 @@ def run(
             "peak_memory_mb": records.peak_memory_mb(config["device"]),
             "device": records.device_name(config["device"]),
             "threads": torch.get_num_threads(),
+            # What `precision: auto` came to; RecBole's models multiply in float32 unless enable_amp is set.
+            "precision": getattr(model_, "precision", "fp32"),
             "versions": records.versions(),
             "commit": records.commit(),
             "warnings": warnings,

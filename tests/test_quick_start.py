@@ -18,6 +18,7 @@ from recbole_diffmm import quick_start
 from recbole_diffmm import record as records
 from recbole_diffmm.config import Config
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.precision import resolve_precision
 from recbole_diffmm.registry import create_dataset
 from recbole_diffmm.trainer.base import RunTrainer
 from tests.trainer.small import SETTINGS, best_parameters, numbers, small_run
@@ -175,6 +176,7 @@ def test_the_record_says_what_was_run():
         "seed": 2026,
         "epochs_run": 2,
         "threads": torch.get_num_threads(),
+        "precision": resolve_precision("auto", torch.device("cpu")),
     }.items():
         assert record[key] == value
     assert record["data"]["n_users"] == 60

@@ -56,7 +56,7 @@ class DiffMMConfig(ModelSettings):
     temperature: PositiveFloat = Field(0.5, description="temperature of the contrastive loss")
     contrast_negatives: Annotated[int, Field(ge=0)] | None = Field(
         None,
-        description="random nodes that a batch's are told apart from beside each other, 0: in-batch; empty: all nodes",
+        description="random negatives of the contrastive loss beside the batch's own nodes, 0: those alone; empty: all",
     )
     reg_weight: Weight = Field(1e-5, description="weight of the squared norms of both embedding tables")
     residual_weight: Weight = Field(0.5, description="weight of the normalised fused row added to the output")
@@ -94,7 +94,7 @@ class DiffMMConfig(ModelSettings):
     sampling_noise: bool = Field(False, description="add noise in the reverse process instead of following its mean")
     precision: Precision = Field(
         "auto",
-        description="format of the large products' operands; auto: bf16 where the hardware has it, fp32 elsewhere",
+        description="number format of the large products; auto: bf16 where it is native, else fp32; tf32: NVIDIA only",
     )
 
 
@@ -130,7 +130,7 @@ class DiffMM(MultimodalRecommender):
         if s.latent_size is not None and s.latent_size > min(self.user_count, self.item_count):
             raise UserError(
                 f"latent_size={s.latent_size} is larger than the training matrix of {self.user_count} users and "
-                f"{self.item_count} items allows"
+                f"{self.item_count} items allows; give at most {min(self.user_count, self.item_count)}"
             )
         if s.noise_min > s.noise_max:
             raise UserError(f"noise_min={s.noise_min} is larger than noise_max={s.noise_max}")
@@ -407,7 +407,7 @@ class DiffMM(MultimodalRecommender):
             chosen.append(top_items(scores, s.rebuild_k))
         return torch.cat(chosen)
 
-    def _generation_start(self, users: Tensor, n_entries: int) -> Tensor:
+    def _generation_start(self, users: Tensor, n_entries: int | None = None) -> Tensor:
         """Rows ``(B, I)``, or latents ``(B, r)``, from which the reverse process starts."""
         if self.latent is None:
             rows = self.history.rows(users, n_entries)

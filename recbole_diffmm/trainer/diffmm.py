@@ -90,10 +90,20 @@ class DiffMMTrainer(RunTrainer, BatchLoop):
         return {key: value.item() / len(batches) for key, value in sums.items()}
 
     def extra_state(self) -> dict[str, Any]:
-        """Optimiser states of the denoisers."""
-        return {name: optimizer.state_dict() for name, optimizer in self.denoiser_optimizers.items()}
+        """Optimiser states of the denoisers, and the number format, which another machine may choose differently."""
+        states = {name: optimizer.state_dict() for name, optimizer in self.denoiser_optimizers.items()}
+        return {"precision": self.model.precision, "optimizers": states}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`extra_state` gave."""
+        """Restore what :meth:`extra_state` gave.
+
+        Raises:
+            UserError: the run went on with another number format until now.
+        """
+        if state["precision"] != self.model.precision:
+            raise UserError(
+                f"resume: the run has used precision {state['precision']} so far, here it would be "
+                f"{self.model.precision}; go on where it began, or train again"
+            )
         for name, optimizer in self.denoiser_optimizers.items():
-            optimizer.load_state_dict(state[name])
+            optimizer.load_state_dict(state["optimizers"][name])

@@ -245,7 +245,10 @@ def test_projection_per_modality() -> None:
     [
         ({"rebuild_k": N_ITEMS + 1}, f"rebuild_k={N_ITEMS + 1} is larger than the catalogue of {N_ITEMS} items"),
         ({"sampling_steps": 6}, "sampling_steps=6 is larger than steps=5"),
-        ({"latent_size": 21}, "latent_size=21 is larger than the training matrix of 20 users and 30 items allows"),
+        (
+            {"latent_size": 21},
+            "latent_size=21 is larger than the training matrix of 20 users and 30 items allows; give at most 20",
+        ),
         ({"noise_min": 0.5}, "noise_min=0.5 is larger than noise_max=0.02"),
         ({"modalities": ()}, "needs at least one modality"),
         ({"edge_dropout": 1.0}, "edge_dropout=1.0"),

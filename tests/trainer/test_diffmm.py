@@ -158,3 +158,11 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     return_freed_memory()
     assert resident() < full - 0.7 * 4000 * 2**16 / os.sysconf("SC_PAGE_SIZE")
     assert all(block[0] == 1 for block in kept)
+
+
+def test_a_run_goes_on_in_the_number_format_it_began_with() -> None:
+    began, _ = build(precision="bf16")
+    went_on, _ = build(precision="fp32")
+    went_on.load_extra_state({**began.extra_state(), "precision": "fp32"})
+    with pytest.raises(UserError, match="resume: the run has used precision bf16 so far, here it would be fp32"):
+        went_on.load_extra_state(began.extra_state())
