@@ -303,9 +303,13 @@ def test_with_a_bar_the_terminal_has_no_line_an_epoch_and_the_file_has_all(capsy
 
 def test_peak_memory_is_this_process_own() -> None:
     """A process that is started inherits its parent's `ru_maxrss` on Linux."""
-    code = "from recbole_diffmm.record import _host_peak_mb; print(_host_peak_mb())"
+    code = (
+        "import psutil; from recbole_diffmm.record import _host_peak_mb; "
+        "print(_host_peak_mb(), psutil.Process().memory_info().rss / 2**20)"
+    )
     ballast = bytearray(900 * 2**20)
     ballast[::4096] = b"x" * len(ballast[::4096])
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert 50 < float(child.stdout) < 800
+    peak, resident = map(float, child.stdout.split())  # what PyTorch alone takes depends on its build
+    assert 0.9 * resident < peak < resident + 300
     assert records._host_peak_mb() > 900
