@@ -26,6 +26,7 @@ LOSSES = {
 }
 METRICS = {"Recall": "recall@20", "NDCG": "ndcg@20"}
 AFTER_RISE = 10
+STRETCH = 14  # epochs of the hump in the reference's test curve
 
 
 def describe(valid: list[float], test: list[float], chooser: list[float]) -> dict[str, float]:
@@ -36,10 +37,19 @@ def describe(valid: list[float], test: list[float], chooser: list[float]) -> dic
         "test_mean": statistics.mean(test[AFTER_RISE:]),
         "valid_scatter_of_epochs": statistics.stdev(valid[AFTER_RISE:]),
         "test_scatter_of_epochs": statistics.stdev(test[AFTER_RISE:]),
+        "valid_best_stretch_above_mean": best_stretch(valid),
+        "test_best_stretch_above_mean": best_stretch(test),
         "valid_best": max(valid),
         "test_at_best_valid": test[best],
         "test_best": max(test),
     }
+
+
+def best_stretch(values: list[float]) -> float:
+    """How far the best :data:`STRETCH` epochs in a row lie above the mean after the rise."""
+    after = values[AFTER_RISE:]
+    means = [statistics.mean(after[start : start + STRETCH]) for start in range(len(after) - STRETCH + 1)]
+    return max(means) - statistics.mean(after)
 
 
 def curve(record: dict[str, Any], part: str, graph: str, metric: str) -> list[float]:

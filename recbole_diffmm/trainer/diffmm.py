@@ -29,10 +29,12 @@ class DiffMMTrainer(RunTrainer, BatchLoop):
         }
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        parameters = kwargs.setdefault("params", self.model.recommender_parameters())
-        if self.learner.lower() != "adam":
-            return super()._build_optimizer(**kwargs)
-        return self._adam(parameters, self.learning_rate, self.weight_decay)
+        kwargs.setdefault("params", self.model.recommender_parameters())
+        optimizer: torch.optim.Optimizer = super()._build_optimizer(**kwargs)  # RecBole's choice, with its warnings
+        if type(optimizer) is not torch.optim.Adam:
+            return optimizer
+        (group,) = optimizer.param_groups
+        return self._adam(group["params"], group["lr"], group["weight_decay"])
 
     def _adam(self, parameters: Any, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Adam:
         # In one kernel where there is one: at a million nodes each pass over the tables counts.
