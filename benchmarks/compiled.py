@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from recbole.utils import init_seed
 
-from recbole_diffmm import record, registry
+from recbole_diffmm import provenance, record, registry
 from recbole_diffmm.config import Config
 from recbole_diffmm.quick_start import load_splits
 
@@ -63,10 +63,10 @@ def main() -> None:
 
     report: dict[str, Any] = {
         "what": "seconds of a step, plain PyTorch and under torch.compile, in turn; ratio: plain over compiled",
-        "device": record.device_name(config["device"]),
+        "device": provenance.device_name(config["device"]),
         "threads": torch.get_num_threads(),
-        "versions": record.versions(),
-        "commit": record.commit(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
         "steps": {},
     }
     for step, run, loss in (("denoisers", denoise, model.denoiser_loss), ("ranking", rank, model.calculate_loss)):
@@ -84,7 +84,7 @@ def main() -> None:
             "steps_until_it_pays": compilation / (plain - fast) if fast < plain else None,
         }
         sys.stdout.write(f"{step}: {report['steps'][step]}\n")
-    record.write(args.out, report)
+    record.write_json(args.out, report)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,12 @@ from recbole.utils import init_seed
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from recbole_diffmm import UserError, record, registry
-from recbole_diffmm.config import Config, parse_overrides
+from recbole_diffmm import UserError, provenance, record, registry
+from recbole_diffmm.config import Config
 from recbole_diffmm.model.diffmm import DiffMMConfig
 from recbole_diffmm.precision import float32_products
 from recbole_diffmm.quick_start import load_splits
+from recbole_diffmm.sources import parse_overrides
 
 BUILT_IN: dict[str, dict[str, Any]] = {"plain": {}, "fast": {}, "fast-fp32": {"precision": "fp32"}}
 EPOCH = ("denoisers", "generation", "ranking", "evaluation")  # in this order; `total` is their sum
@@ -201,11 +202,11 @@ def execute(job: dict[str, Any]) -> dict[str, Any]:
         seconds = run.epochs(1 + job["epochs"])[1:]
         result = {
             "seconds": [{**epoch, "total": sum(epoch[name] for name in EPOCH)} for epoch in seconds],
-            "peak_memory_mb": {k: v for k, v in record.peak_memory_mb(config["device"]).items() if v is not None},
+            "peak_memory_mb": {k: v for k, v in provenance.peak_memory_mb(config["device"]).items() if v is not None},
             "data": run.sizes,
             "precision": run.precision,
             "ranked_users": dict(zip(RANKINGS, (len(x.uid_list) for x in (valid, *rankings.values())), strict=True)),
-            "device": record.device_name(config["device"]),
+            "device": provenance.device_name(config["device"]),
             "threads": torch.get_num_threads(),
         }
         if job["first"]:
@@ -388,7 +389,7 @@ def benchmark(args: argparse.Namespace) -> None:
     Raises:
         UserError: something that was given does not work.
     """
-    jobs, commit = prepare(args), record.commit()
+    jobs, commit = prepare(args), provenance.commit()
     runs: dict[str, list[dict[str, Any]]] = {job["variant"]: [] for job in jobs}
     for repeat in range(args.repeats):
         for job in jobs:
@@ -414,7 +415,7 @@ def benchmark(args: argparse.Namespace) -> None:
         "processor": processor(),
         "epochs": args.epochs,
         "repeats": args.repeats,
-        "versions": record.versions(),
+        "versions": provenance.versions(),
         "commit": commit,
         "gemm_gflop_per_s": gemm,
         "base": base,
@@ -422,7 +423,7 @@ def benchmark(args: argparse.Namespace) -> None:
         "variants": variants,
     }
     kind = "cuda" if jobs[0]["values"]["use_gpu"] else "cpu"
-    record.write(args.out or Path(f"benchmarks/results/epoch-{args.dataset}-{kind}.json"), report)
+    record.write_json(args.out or Path(f"benchmarks/results/epoch-{args.dataset}-{kind}.json"), report)
     print(render(report))
 
 

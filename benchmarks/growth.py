@@ -34,12 +34,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from recbole_diffmm import UserError, record
-from recbole_diffmm.config import parse_overrides, properties_dir
+from recbole_diffmm import UserError, provenance, record
 from recbole_diffmm.data.modality import ModalityFeatures
 from recbole_diffmm.diffusion import HiddenSpaceSampler, top_items
 from recbole_diffmm.model.diffmm import DiffMM, DiffMMConfig
 from recbole_diffmm.precision import autocast
+from recbole_diffmm.sources import parse_overrides, properties_dir
 
 Sizes = dict[str, int]
 AXES = ("interactions", "users", "items")
@@ -316,7 +316,7 @@ def peak_bytes() -> int:
     status = Path("/proc/self/status")
     if status.exists() and (found := re.search(r"VmHWM:\s+(\d+)", status.read_text())):
         return int(found[1]) * 1024
-    host = record.peak_memory_mb(torch.device("cpu"))["host"]
+    host = provenance.peak_memory_mb(torch.device("cpu"))["host"]
     return round(host * 2**20) if host else psutil.Process().memory_info().rss
 
 
@@ -506,7 +506,7 @@ def curves(report: dict[str, Any], points: dict[str, list[Sizes]], args: argpars
                 measured[told(sizes)] = run(sizes, report["settings"], args)
         results = [measured[told(sizes)] for sizes in problems]
         report["axes"][axis] = {"exponents": fit(axis, results), "points": results}
-        record.write(out, report)
+        record.write_json(out, report)
         for phase, exponents in report["axes"][axis]["exponents"].items():
             rows.append([axis, phase, *(f"{x['all']:.2f} ({x['upper_half']:.2f})" for x in exponents.values())])
     table = tabulate(rows, ["axis", "phase", *QUANTITIES], disable_numparse=True)
@@ -521,7 +521,7 @@ def large(report: dict[str, Any], sizes: Sizes, args: argparse.Namespace, out: P
         point = run(sizes, settings, args)
         h200 = h200_estimate(point["phases"])
         report["variants"][name] = {"settings": settings, **point, "h200": h200}
-        record.write(out, report)
+        record.write_json(out, report)
         for phase, x in point["phases"].items():
             work, speed = x["step_work"], x["step_work"]["gflop"] / x["step_seconds"] / point["gemm_gflop_per_s"]
             times = (x["epoch_seconds"], h200["epoch_seconds_by_phase"][phase])
@@ -553,9 +553,9 @@ def benchmark(args: argparse.Namespace) -> None:
         "what": "seconds and memory of DiffMM's phases on synthetic data; epochs are extrapolated from single steps",
         "published_settings": "properties/published/DiffMM-tiktok.yaml",
         "settings": settings,
-        "device": record.device_name(torch.device("cpu")),
-        "versions": record.versions(),
-        "commit": record.commit(),
+        "device": provenance.device_name(torch.device("cpu")),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
         "notes": NOTES,
     }
     if args.large:

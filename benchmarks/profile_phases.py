@@ -17,7 +17,7 @@ from recbole.data.transform import construct_transform
 from recbole.utils import get_flops, init_seed
 from torch.profiler import ProfilerActivity, profile
 
-from recbole_diffmm import record, registry
+from recbole_diffmm import provenance, record, registry
 from recbole_diffmm.config import Config
 from recbole_diffmm.quick_start import load_splits
 from recbole_diffmm.trainer.loop import BatchLoop
@@ -65,10 +65,10 @@ def main() -> None:
     batches, handed = list(train), collected(trainer, test)
     report = {
         "what": "seconds of a phase, and the share of each operation in it (PyTorch's profiler, self time)",
-        "device": record.device_name(config["device"]),
+        "device": provenance.device_name(config["device"]),
         "threads": torch.get_num_threads(),
-        "versions": record.versions(),
-        "commit": record.commit(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
         "phases": {name: {"seconds": seconds(phase), "shares": shares(phase)} for name, phase in phases.items()},
         "recbole": {
             "loader_and_negative_sampler_of_an_epoch": seconds(lambda: list(train)),
@@ -81,7 +81,7 @@ def main() -> None:
             ),
         },
     }
-    record.write(args.out, report)
+    record.write_json(args.out, report)
     for name, entry in report["phases"].items():
         sys.stdout.write(f"{name}: {entry['seconds']} s, {entry['shares']}\n")
     sys.stdout.write(f"RecBole: {report['recbole']}\n")

@@ -1,21 +1,17 @@
 """DiffMM and its rivals under RecBole's own trainer, evaluator and metrics, on any number of item modalities.
 
-Importing this package mends RecBole 1.2.1 for the installed NumPy, SciPy, PyTorch and pandas (`compat`) and makes
-RecBole's own entry points know this package's models by name (`registry`).
+Importing this package sees to it that RecBole 1.2.1, as soon as anything imports it, is mended for the installed NumPy,
+SciPy, PyTorch and pandas (`compat`), and that its own entry points know this package's models by name (`registry`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recbole_diffmm import compat
+from recbole_diffmm import on_import
+from recbole_diffmm.errors import UserError
 
-compat.apply()
-
-from recbole_diffmm import registry  # noqa: E402 - RecBole cannot be imported before it is mended
-from recbole_diffmm.errors import UserError  # noqa: E402
-
-registry.register()
+on_import.mend_recbole()
 
 if TYPE_CHECKING:
     from recbole_diffmm.config import Config
@@ -26,7 +22,7 @@ __all__ = ["Config", "UserError", "__version__", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: a script that only wants RecBole mended should not pay for more.
+    # On first use: reading a table of records should not wait for PyTorch.
     if name == "run":
         from recbole_diffmm.quick_start import run
 

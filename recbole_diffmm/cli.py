@@ -1,4 +1,4 @@
-"""The console script: `recbole-diffmm run`, `compare`, `convert`, `evaluate`, `models` and `doctor`."""
+"""The console script, `recbole-diffmm`: each command in a function of its own."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ examples:
   recbole-diffmm run --model=LightGCN --dataset=ml-100k --learning_rate=0.005
   recbole-diffmm run -m DiffMM -d tiktok --config_files="a.yaml b.yaml" --use_modalities=[image]
   recbole-diffmm compare --models=DiffMM,Pop,BPR,LightGCN,EASE --dataset=ml-100k
+  recbole-diffmm leaderboard quick
+  recbole-diffmm tune --model=LightGCN --dataset=ml-100k --trials=20
   recbole-diffmm convert diffmm path/to/tiktok --name tiktok --out dataset/
   recbole-diffmm evaluate saved/DiffMM-ml-100k-s2026-0123abcd.pth
   recbole-diffmm models DiffMM
@@ -41,11 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     given, settings = parser.parse_known_args(arguments)
-    # What PyTorch and pandas tell RecBole's developers is nothing that its user can act on.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
-    warnings.filterwarnings("ignore", category=Warning, message=r".*chained assignment.*", module=r"recbole\.")
-    warnings.filterwarnings("ignore", category=UserWarning, message=r".*torch\.sparse\.\w*Tensor.*")
-    warnings.filterwarnings("ignore", category=UserWarning, message=r".*[Ss]parse CSR.*beta.*")
+    quiet_libraries()
     try:
         if settings and not given.takes_settings:
             raise UserError(f"{given.command} does not take {settings[0]!r}; see recbole-diffmm {given.command} --help")
@@ -61,6 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None  # type: ignore[assignment]
         return 141
     return 0
+
+
+def quiet_libraries() -> None:
+    """Silence what PyTorch and pandas tell RecBole's developers and its user cannot act on."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+    warnings.filterwarnings("ignore", category=Warning, message=r".*chained assignment.*", module=r"recbole\.")
+    warnings.filterwarnings("ignore", category=UserWarning, message=r".*torch\.sparse\.\w*Tensor.*")
+    warnings.filterwarnings("ignore", category=UserWarning, message=r".*[Ss]parse CSR.*beta.*")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +89,26 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("-m", "--models", default="DiffMM,Pop,BPR,LightGCN,EASE", help="names, separated by commas")
     compare.add_argument("-d", "--dataset", default="ml-100k", help="a dataset's name (default: ml-100k)")
     _config_files(compare)
+
+    what = "make a leaderboard: run what is missing, then write its tables and pages"
+    leaderboard = _command(commands, "leaderboard", _leaderboard, what)
+    leaderboard.add_argument("board", nargs="?", help="a YAML file, or the name of one in properties/leaderboard/")
+    leaderboard.add_argument("--workers", type=int, help="runs at a time (default: one a GPU, or as cores allow)")
+    leaderboard.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786")
+    leaderboard.add_argument("--rerun_stale", action="store_true", help="run again what code or data changed for")
+
+    tune = _command(commands, "tune", _tune, "search a model's best settings on validation", settings=True)
+    tune.add_argument("-m", "--model", help="a model's name, or a row's with --board")
+    tune.add_argument("-d", "--dataset", default="ml-100k", help="a dataset's name (default: ml-100k)")
+    tune.add_argument("--trials", type=int, default=20, help="settings to try (default: 20)")
+    tune.add_argument("--board", help="tune every row of a leaderboard with its budget; --model names one of them")
+    tune.add_argument("--space", type=Path, metavar="FILE", help="ranges (default: properties/tune/<Model>.yaml)")
+    tune.add_argument("--workers", type=int, help="trials at a time (default: one a GPU, or as cores allow)")
+    tune.add_argument("--storage", metavar="FILE|URL", help="where the study is kept, such as postgresql://...")
+    tune.add_argument("--label", default="", help="name of the search and its files (default: the model's)")
+    tune.add_argument("--out", type=Path, default=Path("properties/tuned"), help="where the best settings go")
+    tune.add_argument("--reports", type=Path, default=Path("results/tuning"), help="where reports and pictures go")
+    _config_files(tune)
 
     convert = _command(commands, "convert", _convert, "turn a published dataset into RecBole's files")
     convert.add_argument("format", choices=["diffmm"], help="the published format")
@@ -127,8 +153,8 @@ def _say(text: str) -> None:
 
 def _run(given: Any, settings: list[str]) -> None:
     from recbole_diffmm.compare import render
-    from recbole_diffmm.config import parse_overrides, read_yaml
     from recbole_diffmm.quick_start import run
+    from recbole_diffmm.sources import parse_overrides, read_yaml
 
     files = given.config_files.split()
     overrides = parse_overrides(settings)
@@ -144,7 +170,7 @@ def _run(given: Any, settings: list[str]) -> None:
 
 def _compare(given: Any, settings: list[str]) -> None:
     from recbole_diffmm.compare import compare, render
-    from recbole_diffmm.config import parse_overrides
+    from recbole_diffmm.sources import parse_overrides
 
     names = [name.strip() for name in given.models.split(",") if name.strip()]
     failures: dict[str, str] = {}
@@ -157,6 +183,43 @@ def _compare(given: Any, settings: list[str]) -> None:
         raise UserError(f"{len(failures)} of {len(names)} models failed: {reasons}")
 
 
+def _leaderboard(given: Any, _: list[str]) -> None:
+    from recbole_diffmm.leaderboard.make import make
+
+    if given.board is None:
+        raise UserError("no leaderboard is given; name a YAML file, or one of properties/leaderboard/, such as quick")
+    made = make(given.board, given.workers, given.scheduler, given.rerun_stale)
+    if made.failures:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in made.failures.items())
+        raise UserError(f"{len(made.failures)} runs failed, the same command tries them again: {reasons}")
+
+
+def _tune(given: Any, settings: list[str]) -> None:
+    from recbole_diffmm.sources import parse_overrides
+    from recbole_diffmm.tuning.search import Search
+    from recbole_diffmm.tuning.tune import tune
+
+    if given.board:
+        from recbole_diffmm.leaderboard.spec import find_spec, load_spec
+        from recbole_diffmm.leaderboard.tuned import searches
+
+        if settings or given.space or given.label or given.config_files:
+            raise UserError("--board takes settings, config files and ranges from the board; leave the others out")
+        rows = [given.model] if given.model else []
+        found = searches(load_spec(find_spec(given.board)), rows)
+    else:
+        if not given.model:
+            raise UserError("no model to tune: give --model NAME, or --board NAME for every row of a leaderboard")
+        files = tuple(given.config_files.split())
+        overrides = parse_overrides(settings)
+        found = [Search(given.model, given.dataset, given.trials, given.label, files, overrides, given.space)]
+    for search in found:
+        result = tune(search, given.out, given.reports, given.storage, given.workers)
+        _say(f"{search.name}: validation {result.score:.4f} with {json.dumps(result.settings)}")
+        for file in result.files:
+            _say(f"wrote {file}")
+
+
 def _convert(given: Any, _: list[str]) -> None:
     from recbole_diffmm.data.convert.diffmm import convert
 
@@ -166,8 +229,8 @@ def _convert(given: Any, _: list[str]) -> None:
 
 def _evaluate(given: Any, settings: list[str]) -> None:
     from recbole_diffmm import registry
-    from recbole_diffmm.config import parse_overrides
     from recbole_diffmm.quick_start import load
+    from recbole_diffmm.sources import parse_overrides
 
     config, model, _dataset, _train, valid, test = load(given.checkpoint, parse_overrides(settings))
     trainer = registry.get_trainer_class(config)(config, model)

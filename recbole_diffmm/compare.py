@@ -51,7 +51,7 @@ def compare(
     budgets = {}
     for name in names:
         config = Config(name, dataset, config_files, dict(config_dict or {}), settings[name])
-        budgets[name] = _epochs(config)
+        budgets[name] = budget(config)
 
     records = []
     with tqdm(total=sum(budgets.values()), disable=not progress, unit="epoch", dynamic_ncols=True) as bar:
@@ -88,7 +88,7 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
     ]
     parts = [_caption(records), _table(["model", *columns, "best epoch", "seconds"], rows)]
     selected = [
-        (record, record["metrics"]["test_selected"]) for record in records if "test_selected" in record["metrics"]
+        (record, record["metrics"]["test_selected"]) for record in records if record["metrics"].get("test_selected")
     ]
     if selected:
         criteria = " and ".join(dict.fromkeys(str(found["selected_on"]) for _, found in selected))
@@ -139,7 +139,8 @@ def _split_overrides(
     return shared, own
 
 
-def _epochs(config: Any) -> int:
+def budget(config: Any) -> int:
+    """Return how many epochs a run may train."""
     from recbole.utils import ModelType
 
     # RecBole's trainer for models without gradient descent makes one pass, whatever `epochs` says.

@@ -20,6 +20,7 @@ from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_diffmm import checks, registry
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.sources import Loader, properties_dir, property_folders, read_yaml, shown
 
 _RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 COMMAND_LINE = "the command line"
@@ -36,94 +37,9 @@ _ALSO: dict[str, tuple[type, ...]] = {"metrics": (str,), "topk": (int,), "gpu_id
 _ENUMS: dict[str, type[Enum]] = {"MODEL_TYPE": ModelType, "MODEL_INPUT_TYPE": InputType, "eval_type": EvaluatorType}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read one YAML file of keys and values.
-
-    Raises:
-        UserError: the file is missing, is no YAML, or holds something other than keys and values.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or "cannot be read").lower() if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(f"config file {path}: {reason}; give the path of a readable YAML file") from None
-    try:
-        content = yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be read"
-        raise UserError(f"config file {path}{line}: not valid YAML ({problem})") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"config file {path}: expected lines of 'key: value', got {type(content).__name__}")
-    return {str(key): value for key, value in content.items()}
-
-
-def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
-    """Turn `--key=value` arguments into typed values, read as YAML: 1e-4 is a float, [1, 2] a list, true a bool.
-
-    Raises:
-        UserError: an argument has another form, is no YAML, or gives a key twice with different values.
-    """
-    values: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, text = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not equals or not key:
-            raise UserError(f"cannot read argument {argument!r}; write --key=value")
-        try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError:
-            raise UserError(
-                f"cannot read the value of --{key}={text} as YAML; quote it as you would in a file"
-            ) from None
-        if key in values and values[key] != value:
-            raise UserError(f"--{key} is given twice, as {values[key]!r} and {value!r}; give it once")
-        values[key] = value
-    return values
-
-
-def properties_dir() -> Path:
-    """The folder of this package's `properties`: at the top of a clone, inside an installed package.
-
-    Raises:
-        UserError: neither is there, so the installation is broken.
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "properties", package.parent / "properties"):
-        if (folder / "overall.yaml").is_file():
-            return folder
-    raise UserError("properties/overall.yaml is missing from the installation; reinstall recbole-diffmm")
-
-
-def property_folders() -> list[Path]:
-    """Folders searched for properties, weakest first: the package's, then `properties/` of the current folder."""
-    folders = [properties_dir(), Path.cwd() / "properties"]
-    return folders if folders[1].is_dir() and not folders[0].samefile(folders[1]) else folders[:1]
-
-
 def _property_layers(kind: str, name: str) -> list[tuple[str, dict[str, Any]]]:
     paths = [folder / kind / f"{name}.yaml" for folder in property_folders()]
-    return [(_shown(path), read_yaml(path)) for path in paths if path.is_file()]
-
-
-def _shown(path: Path) -> str:
-    for base in (Path.cwd(), properties_dir().parent):
-        if path.is_relative_to(base):
-            return str(path.relative_to(base))
-    return str(path)
+    return [(shown(path), read_yaml(path)) for path in paths if path.is_file()]
 
 
 @lru_cache(maxsize=1)
@@ -174,7 +90,7 @@ class Config(RecBoleConfig):
         dataset: name; None takes the key `dataset` of the sources.
         config_file_list: YAML files.
         config_dict: typed values.
-        overrides: typed values that win over all others, as :func:`parse_overrides` gives them.
+        overrides: typed values that win over all others, as `sources.parse_overrides` gives them.
 
     Raises:
         UserError: an unknown, mistyped or missing key, model or file; the message names where it stands.
@@ -207,7 +123,7 @@ class Config(RecBoleConfig):
         self.parameters: dict[str, list[str]] = {name: list(keys) for name, keys in self.parameters.items()}
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
-        return _Loader
+        return Loader
 
     def _load_config_files(self, file_list: Any) -> dict[str, Any]:
         return _merged(layer for layer in self._layers if layer[0] not in {CALL, COMMAND_LINE})
@@ -234,9 +150,7 @@ class Config(RecBoleConfig):
             raise UserError(f"{model} is no general recommender; run it by RecBole's own run_recbole(model={model!r})")
         folders = property_folders()
         ours = [
-            (_shown(path), read_yaml(path))
-            for path in (folder / "overall.yaml" for folder in folders)
-            if path.is_file()
+            (shown(path), read_yaml(path)) for path in (folder / "overall.yaml" for folder in folders) if path.is_file()
         ]
         of_model = _property_layers("model", model)
         of_dataset = [*self._layer_beside_data(dataset, ours), *_property_layers("dataset", dataset)]
@@ -262,7 +176,7 @@ class Config(RecBoleConfig):
         """What `convert` wrote about a dataset beside its files: `<data_path>/<dataset>/<dataset>.yaml`."""
         data_path = _merged([*ours, *self._layers]).get("data_path")
         path = Path(str(data_path)) / dataset / f"{dataset}.yaml"
-        return [(_shown(path), read_yaml(path))] if path.is_file() else []
+        return [(shown(path), read_yaml(path))] if path.is_file() else []
 
     def _set_default_parameters(self) -> None:
         given = self.final_config_dict["data_path"]

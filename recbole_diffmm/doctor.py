@@ -14,7 +14,15 @@ from recbole_diffmm import __version__, compat, registry
 from recbole_diffmm.precision import resolve_precision
 
 _PACKAGES = ("recbole", "torch", "numpy", "scipy", "pandas", "scikit-learn", "pydantic")
-_OPTIONAL = {"faiss": "ncl", "kmeans_pytorch": "ldiffrec", "pyarrow": "parquet"}
+_OPTIONAL = {
+    "faiss": "ncl",
+    "kmeans_pytorch": "ldiffrec",
+    "pyarrow": "leaderboard",
+    "statsmodels": "leaderboard",
+    "optuna": "tune",
+    "distributed": "cluster",
+    "codecarbon": "energy",
+}
 
 
 def report() -> str:
@@ -66,7 +74,8 @@ def _optional() -> list[str]:
 
 
 def _places() -> list[str]:
-    from recbole_diffmm.config import Config, dataset_names, property_folders
+    from recbole_diffmm.config import Config, dataset_names
+    from recbole_diffmm.sources import property_folders
 
     data_path = Path(Config(registry.own_model_names()[0], "ml-100k").final_config_dict["data_path"]).parent
     lines = [f"properties, weakest first: {', '.join(map(str, property_folders()))}"]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from recbole.sampler import Sampler
 from recbole.utils import dict2str, init_seed, set_color
 from recbole.utils.logger import RemoveColorFilter
 
+from recbole_diffmm import provenance, registry
 from recbole_diffmm import record as records
-from recbole_diffmm import registry
 from recbole_diffmm.config import Config
 from recbole_diffmm.data.dataset import interaction_hash
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.evaluator import slices
 from recbole_diffmm.evaluator.per_user import write_parquet
+from recbole_diffmm.evaluator.slices import Lists
+from recbole_diffmm.provenance import energy_meter
 from recbole_diffmm.trainer import checkpoint
 from recbole_diffmm.trainer.base import check_identity, load_parameters
 
@@ -71,29 +75,22 @@ def run(
     """
     config = Config(model, dataset, list(config_files or []), dict(config_dict or {}), overrides=dict(overrides or {}))
     _require_writable(config)
-    with _logging(config) as warnings:
+    with _logging(config) as warnings, energy_meter(bool(config["energy"])) as energy:
         started = time.perf_counter()
-        init_seed(config["seed"], config["reproducibility"])
-        logger = getLogger()
-        logger.info(config)
-
-        dataset_ = registry.create_dataset(config)
-        logger.info(dataset_)
-        train_data, valid_data, test_data = load_splits(config, dataset_)
-        data = records.describe_data(dataset_, (loader._dataset for loader in (train_data, valid_data, test_data)))
+        dataset_, loaders = _prepare_data(config)
+        train_data, valid_data, test_data = loaders
+        data = provenance.describe_data(dataset_, (loader._dataset for loader in loaders))
+        data["files"] = provenance.describe_files(dataset_.dataset_path, dataset_, config)
 
         path = records.record_path(config)
         if config["resume"]:
             finished = records.read(path)
             if finished is not None and finished["data"] == records.plain(data):
-                logger.info(f"This run is finished: {path}")
+                getLogger().info(f"This run is finished: {path}")
                 return _result(finished, path)
 
-        init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-        model_ = config.model_class(config, train_data._dataset).to(config["device"])
-        logger.info(model_)
-
-        trainer = registry.get_trainer_class(config)(config, model_)
+        trainer = _prepare_trainer(config, train_data)
+        model_ = trainer.model
         trainer.resume_file = Path(config["checkpoint_dir"]) / f"{records.run_name(config)}.resume.pth"
         if config["protocol"] == "paper":
             trainer.watch_test(test_data)
@@ -101,7 +98,9 @@ def run(
             trainer.identify(train_data)
             trainer.resume_checkpoint(trainer.resume_file)
         elif config["resume"]:
-            logger.info(f"Nothing to resume with this configuration at {trainer.resume_file}: training from the start")
+            getLogger().info(
+                f"Nothing to resume with this configuration at {trainer.resume_file}: training from the start"
+            )
         if config["device"].type == "cuda":
             torch.cuda.reset_peak_memory_stats(config["device"])
         prepared = time.perf_counter()
@@ -110,54 +109,161 @@ def run(
             train_data, valid_data, show_progress=config["show_progress"], callback_fn=on_epoch
         )
         trained = time.perf_counter()
-        test_result = trainer.evaluate(test_data, load_best_model=Path(trainer.saved_model_file).exists())
+        test_result, lists = trainer.test(test_data)
+        tested = time.perf_counter()
+        _log_results(trainer, valid_result, test_result)
 
-        metrics = {"valid": valid_result, "test": test_result}
-        logger.info(set_color("best valid", "yellow") + f": {dict2str(valid_result or {})}")
-        logger.info(set_color("test", "yellow") + f": {dict2str(test_result or {})}")
-        if trainer.test_selected is not None:
-            metrics["test_selected"] = trainer.test_selected
-            logger.info(
-                f"test-selected (protocol: paper, epoch {trainer.test_selected['epoch']} chosen by "
-                f"{trainer.test_selected['selected_on']}): {dict2str(trainer.test_selected['metrics'])}"
-            )
+        per_user = trainer.evaluator.per_user()
+        written = None
+        if per_user and lists is not None:
+            tokens = dataset_.id2token(dataset_.uid_field, lists.users.numpy())
+            file = path.with_suffix(".per_user.parquet")
+            written = write_parquet(file, tokens, per_user, lists.user_history())
         seconds = {
-            **records.summarise_seconds(trainer.curve),
+            **records.summarise_seconds(trainer.curve, trainer.best_epoch),
             "preparation": round(prepared - started, 4),
             "training": round(trainer.earlier_seconds + trained - prepared, 4),
-            "test": round(time.perf_counter() - trained, 4),
+            "test": round(tested - trained, 4),
         }
         record = {
             "schema_version": records.SCHEMA_VERSION,
+            "name": path.stem,
             "model": config["model"],
             "dataset": config["dataset"],
+            "modalities": list(getattr(model_, "modality_names", ())),
             "protocol": config["protocol"],
             "masking": "train" if config["protocol"] == "paper" else "train+valid",
             "selection": records.selection(config),
             "seed": config["seed"],
             "config": records.plain_config(config),
             "data": data,
-            "metrics": metrics,
+            "metrics": {"valid": valid_result, "test": test_result, "test_selected": trainer.test_selected},
+            **_parts(trainer, test_data, lists, getattr(dataset_, "modalities", {})),
+            "per_user": written,
             "best_epoch": trainer.best_epoch,
             "epochs_run": len(trainer.curve),
             "curve": trainer.curve,
             "seconds": seconds,
-            "peak_memory_mb": records.peak_memory_mb(config["device"]),
-            "device": records.device_name(config["device"]),
+            "peak_memory_mb": provenance.peak_memory_mb(config["device"]),
+            "device": provenance.device_name(config["device"]),
             "threads": torch.get_num_threads(),
             # What `precision: auto` came to; RecBole's models multiply in float32 unless enable_amp is set.
             "precision": getattr(model_, "precision", "fp32"),
-            "versions": records.versions(),
-            "commit": records.commit(),
+            "versions": provenance.versions(),
+            "code": provenance.code(config["model"]),
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "warnings": warnings,
         }
-        per_user = trainer.evaluator.per_user()
-        if per_user and isinstance(test_data, FullSortEvalDataLoader):
-            tokens = dataset_.id2token(dataset_.uid_field, test_data.uid_list.numpy())
-            write_parquet(path.with_suffix(".per_user.parquet"), tokens, per_user)
-        records.write(path, record)
-        trainer.resume_file.unlink(missing_ok=True)
-        return _result(records.plain(record), path)
+    record["energy"] = energy  # measured up to here
+    written_record = records.write(path, record)
+    trainer.resume_file.unlink(missing_ok=True)
+    return _result(written_record, path)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a training is worth on validation; nothing of test is in it.
+
+    Attributes:
+        score: The best value of ``valid_metric``.
+        metrics: All validation metrics of that epoch.
+        best_epoch: That epoch, from 0.
+        epochs_run: Epochs trained.
+        seconds: What training took.
+        split_hash: Fingerprint of the three splits.
+    """
+
+    score: float
+    metrics: dict[str, float]
+    best_epoch: int | None
+    epochs_run: int
+    seconds: float
+    split_hash: str
+
+
+def validate(
+    model: str | type,
+    dataset: str,
+    config_files: Sequence[str] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> Validation:
+    """Train a model as :func:`run` does and judge it on validation alone; the test split is never ranked.
+
+    Neither checkpoint nor record is written. Arguments and errors are those of :func:`run`; `on_epoch` may raise to end
+    a training that is not worth going on with.
+    """
+    config = Config(model, dataset, list(config_files or []), dict(config_dict or {}), overrides=dict(overrides or {}))
+    with _logging(config, to_file=False):
+        dataset_, loaders = _prepare_data(config)
+        train_data, valid_data, test_data = loaders
+        data = provenance.describe_data(dataset_, (loader._dataset for loader in loaders))
+        del loaders, test_data
+        trainer = _prepare_trainer(config, train_data)
+        started = time.perf_counter()
+        score, metrics = trainer.fit(train_data, valid_data, saved=False, callback_fn=on_epoch)
+        if metrics is None:
+            raise UserError(f"dataset {config['dataset']} has no validation split; tuning needs one (see eval_args)")
+        seconds = time.perf_counter() - started
+    return Validation(
+        float(score),
+        dict(metrics),
+        trainer.best_epoch,
+        len(trainer.curve),
+        round(seconds, 2),
+        data["split_hash"],
+    )
+
+
+def _prepare_data(config: Config) -> tuple[Any, tuple[Any, Any, Any]]:
+    init_seed(config["seed"], config["reproducibility"])
+    getLogger().info(config)
+    dataset = registry.create_dataset(config)
+    getLogger().info(dataset)
+    return dataset, load_splits(config, dataset)
+
+
+def _prepare_trainer(config: Config, train_data: Any) -> Any:
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    model = config.model_class(config, train_data._dataset).to(config["device"])
+    getLogger().info(model)
+    return registry.get_trainer_class(config)(config, model)
+
+
+def _log_results(trainer: Any, valid_result: Any, test_result: Any) -> None:
+    logger = getLogger()
+    logger.info(set_color("best valid", "yellow") + f": {dict2str(valid_result or {})}")
+    logger.info(set_color("test", "yellow") + f": {dict2str(test_result or {})}")
+    chosen = trainer.test_selected
+    if chosen is not None:
+        logger.info(
+            f"test-selected (protocol: paper, epoch {chosen['epoch']} chosen by {chosen['selected_on']}): "
+            f"{dict2str(chosen['metrics'])}"
+        )
+
+
+def _parts(trainer: Any, test_data: Any, lists: Lists | None, modalities: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says beyond the averages of accuracy, all of the selected epoch and the test split."""
+    if lists is None:
+        return {"beyond_accuracy": {}, "coverage_by_modality": {}, "slices": None}
+    per_user = trainer.evaluator.per_user
+    parts: dict[str, Any] = {
+        "users_by_history": slices.users_by_history(lists, per_user),
+        "items_by_popularity": slices.items_by_popularity(lists, per_user),
+        "without_modality": {},
+    }
+    model = trainer.model
+    for name in getattr(model, "modality_names", ()):
+        with model.without(name):
+            parts["without_modality"][name] = trainer.evaluate(test_data, load_best_model=False)
+    observed = {name: features.observed for name, features in modalities.items()}
+    config = trainer.config
+    return {
+        "beyond_accuracy": slices.beyond_accuracy(lists, config),
+        "coverage_by_modality": slices.coverage_by_modality(lists, observed, config["topk"]),
+        "slices": parts,
+    }
 
 
 def load(
@@ -245,7 +351,7 @@ def _require_writable(config: Any) -> None:
 
 
 @contextmanager
-def _logging(config: Any) -> Iterator[list[str]]:
+def _logging(config: Any, to_file: bool = True) -> Iterator[list[str]]:
     """Log to the terminal and to a file named after the run, and gather the warnings.
 
     RecBole's `init_logger` sets the root logger up once a process: a second run would write into the first one's file.
@@ -253,17 +359,20 @@ def _logging(config: Any) -> Iterator[list[str]]:
     root = getLogger()
     before = root.level
     level = logging.getLevelName(str(config["state"] or "info").upper())
-    path = Path(config["log_dir"] or "log") / config["model"] / f"{records.run_name(config)}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, mode="a" if config["resume"] else "w", encoding="utf-8", delay=True)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s  %(message)s"))
-    file.addFilter(RemoveColorFilter())
+    handlers: list[logging.Handler] = []
+    if to_file:
+        path = Path(config["log_dir"] or "log") / config["model"] / f"{records.run_name(config)}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path, mode="a" if config["resume"] else "w", encoding="utf-8", delay=True)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s  %(message)s"))
+        file.addFilter(RemoveColorFilter())
+        handlers.append(file)
     terminal = logging.StreamHandler()
     terminal.setFormatter(logging.Formatter("%(asctime)s %(levelname)s  %(message)s", "%d %b %H:%M"))
     if config["show_progress"]:
         terminal.addFilter(_not_of_an_epoch)
     warnings = _Warnings()
-    handlers: list[logging.Handler] = [terminal, file, warnings]
+    handlers += [terminal, warnings]
     root.setLevel(level)
     for handler in handlers:
         handler.setLevel(max(level, handler.level))

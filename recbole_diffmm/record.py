@@ -1,4 +1,4 @@
-"""The JSON record of a run: what was run, on what, and what came out."""
+"""The JSON record of a run: what was run, on what, and what came out. Imports neither torch nor RecBole."""
 
 from __future__ import annotations
 
@@ -6,22 +6,16 @@ import hashlib
 import json
 import math
 import os
-import platform
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recbole_diffmm.data.dataset import interaction_hash
+from recbole_diffmm.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # What says where files lie, what is shown and how many users are scored at once cannot move a number: a run keeps its
 # name when these change.
@@ -30,6 +24,7 @@ _NOT_IN_NAME = frozenset(
         "checkpoint_dir",
         "config_files",
         "data_path",
+        "energy",
         "eval_batch_size",
         "gpu_id",
         "log_dir",
@@ -47,11 +42,132 @@ _NOT_IN_NAME = frozenset(
 )
 
 
+Word = Annotated[str, Field(min_length=1)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Metrics = dict[str, float | None]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeatureFile(_Part):
+    """The features of one modality."""
+
+    hash: Digest = Field(description="SHA-256 of the feature file and the file of its ids")
+    coverage: float = Field(description="share of the items that have features")
+
+
+class Data(_Part):
+    """What was learnt from and tested on. Counts are of real users and items, without PAD."""
+
+    n_users: int = Field(description="users of the dataset")
+    n_items: int = Field(description="items of the dataset")
+    n_inter: int = Field(description="interactions of all splits")
+    hash: Digest = Field(description="SHA-256 of all interactions as raw ids, whatever their order")
+    split_hash: Digest = Field(description="the same of training, validation and test one after the other")
+    files: dict[str, Digest] = Field(description="SHA-256 of every file that was read, by its name")
+    features: dict[str, FeatureFile] = Field(description="the modalities that the dataset offers, by name")
+
+
+class TestSelected(_Part):
+    """The epoch that is best on test, under `protocol: paper` alone; no fair estimate."""
+
+    epoch: int = Field(description="that epoch, from 0")
+    metrics: Metrics = Field(description="its test metrics")
+    selected_on: Word = Field(description="the criterion, such as `test Recall@20`")
+
+
+class AllMetrics(_Part):
+    """Metrics keyed like `recall@20`."""
+
+    valid: Metrics | None = Field(description="on validation, of the selected epoch")
+    test: Metrics | None = Field(description="on test, of the epoch that validation selected")
+    test_selected: TestSelected | None = Field(None, description="the test-selected epoch, under `protocol: paper`")
+
+
+class Group(_Part):
+    """The test metrics of some users, or of all users on some items."""
+
+    group: Word = Field(description="numbers of training interactions, such as `5-9`; `0` is cold")
+    n_users: int = Field(description="users that the metrics are a mean over")
+    n_items: int | None = Field(None, description="items of the group, where items are grouped")
+    metrics: Metrics = Field(description="means over these users")
+
+
+class Slices(_Part):
+    """Test metrics of parts, because averages hide."""
+
+    users_by_history: list[Group] = Field(description="users grouped by their training interactions")
+    items_by_popularity: list[Group] = Field(
+        description="only the test items of a group count as found or missed; they compete with all items"
+    )
+    without_modality: dict[str, Metrics] = Field(
+        description="test metrics when the trained model scores without one modality, by its name"
+    )
+
+
+class PerUser(_Part):
+    """The file of every user's test metrics, beside the record."""
+
+    file: Word = Field(description="name of the Parquet file: columns `user`, `history` and one a metric")
+    n_users: int = Field(description="its rows")
+    users_hash: Digest = Field(description="SHA-256 of its raw user ids in their order")
+
+
+class Code(_Part):
+    """The code that made the numbers."""
+
+    hash: Digest = Field(description="of this package's modules that the run depends on, and RecBole's version")
+    commit: str | None = Field(description="commit of the clone; null when installed")
+    dirty: bool | None = Field(description="whether the clone had uncommitted changes")
+
+
+class Record(_Part):
+    """One run, written once and edited by nobody."""
+
+    schema_version: Literal[2] = Field(description="2")
+    name: Word = Field(description="name of the run and of its files: model, dataset, seed, hash of the configuration")
+    model: Word = Field(description="class of the model")
+    dataset: Word = Field(description="name of the dataset")
+    modalities: list[str] = Field(description="names of the modalities that the model used")
+    protocol: Literal["recbole", "paper"] = Field(description="what selects, what is masked and when training stops")
+    masking: Literal["train", "train+valid"] = Field(description="whose items are not ranked at test")
+    selection: Word = Field(description="what chose the reported epoch, such as `validation Recall@20`")
+    seed: int = Field(description="seed of everything random")
+    config: dict[str, Any] = Field(description="the full resolved configuration")
+    data: Data
+    metrics: AllMetrics
+    beyond_accuracy: Metrics = Field(
+        description="RecBole's coverage, Gini index, average popularity and others on test"
+    )
+    coverage_by_modality: dict[str, dict[str, Metrics]] = Field(
+        description="per modality, shares of the items with (`observed`) and without (`missing`) it that anyone gets"
+    )
+    slices: Slices | None = Field(description="null where not all items were ranked")
+    per_user: PerUser | None = Field(description="null where there are none or pyarrow is missing")
+    best_epoch: int | None = Field(description="the selected epoch, from 0")
+    epochs_run: int = Field(description="epochs trained")
+    curve: list[dict[str, Any]] = Field(description="per epoch: losses, validation metrics, seconds, diagnostics")
+    seconds: dict[str, Any] = Field(
+        description="in all by phase, medians per epoch, and `to_best_epoch`, all phases up to the selected one"
+    )
+    peak_memory_mb: dict[str, float | None] = Field(description="MiB of the process (`host`) and of the `device`")
+    energy: dict[str, float] = Field(description="`kwh` and `kg_co2` where `energy: true` had them measured")
+    device: Word = Field(description="accelerator's name, or cpu with the architecture")
+    threads: int = Field(description="threads of PyTorch")
+    precision: Word = Field(description="number format of large products, resolved")
+    versions: dict[str, str | None] = Field(description="of Python and the packages that numbers depend on")
+    code: Code
+    finished: Word = Field(description="when, ISO 8601 in UTC")
+    warnings: list[str] = Field(description="every warning that was logged, once")
+
+
 def plain(value: Any) -> Any:
     """Return `value` as JSON has it: keys as strings, NumPy and tensors as numbers and lists, no NaN or infinity."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (np.ndarray, torch.Tensor, np.generic)):
+    if hasattr(value, "tolist"):  # arrays, their scalars and tensors
         return plain(value.tolist())
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
@@ -88,116 +204,65 @@ def selection(config: Any) -> str:
     return f"validation {config['valid_metric']}"
 
 
-def summarise_seconds(curve: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the total seconds of each phase, and under ``per_epoch`` their medians."""
+def summarise_seconds(curve: Sequence[Mapping[str, Any]], best_epoch: int | None) -> dict[str, Any]:
+    """Return the total seconds of each phase, their medians as ``per_epoch``, and all of them ``to_best_epoch``.
+
+    Args:
+        curve: The epochs, each with ``epoch`` and ``seconds`` by phase.
+        best_epoch: The selected one; None takes the last.
+    """
     phases: dict[str, list[float]] = {}
     for entry in curve:
         for phase, seconds in entry["seconds"].items():
             phases.setdefault(phase, []).append(seconds)
     totals: dict[str, Any] = {phase: round(sum(values), 4) for phase, values in phases.items()}
     totals["per_epoch"] = {phase: round(statistics.median(values), 4) for phase, values in phases.items()}
+    until = [entry for entry in curve if best_epoch is None or entry["epoch"] <= best_epoch]
+    totals["to_best_epoch"] = round(sum(sum(entry["seconds"].values()) for entry in until), 4)
     return totals
 
 
-def peak_memory_mb(device: torch.device) -> dict[str, float | None]:
-    """Return the highest memory so far: ``host`` of this whole process, ``device`` since its counter was reset."""
-    on_device = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
-    return {"host": _host_peak_mb(), "device": on_device if on_device is None else round(on_device, 1)}
+def write(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Validate a record, write it whole or not at all, and return it as :func:`read` will."""
+    content = Record.model_validate(plain(record)).model_dump()
+    write_json(path, content)
+    return content
 
 
-def _host_peak_mb() -> float | None:
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not `ru_maxrss`: Linux hands that down to a started process, so that a small one shows its parent's peak.
-        peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        if peaks:
-            return round(int(peaks[0].split()[1]) / 2**10, 1)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-def device_name(device: torch.device) -> str:
-    """Return the accelerator's name, or ``cpu`` with the machine's architecture."""
-    if device.type == "cuda":
-        return f"cuda: {torch.cuda.get_device_name(device)}"
-    return f"{device.type}: {platform.machine()}"
-
-
-@lru_cache(maxsize=1)
-def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that numbers depend on."""
-    packages = ("torch", "numpy", "scipy", "pandas", "recbole", "recbole_diffmm")
-    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        module = sys.modules.get(package)
-        return getattr(module, "__version__", None)
-
-
-@lru_cache(maxsize=1)
-def commit() -> dict[str, Any] | None:
-    """Return the hash of the checkout that the package runs from and whether it is `dirty`; None when installed."""
-    package = Path(__file__).resolve().parent
-    head = _git(package.parent, "rev-parse", "HEAD", "--show-toplevel")
-    if head is None:
-        return None
-    digest, top = head.splitlines()
-    if Path(top).resolve() != package.parent:  # an environment that lies inside some other repository
-        return None
-    changes = _git(package.parent, "status", "--porcelain", "--", package.name, "properties")
-    return {"hash": digest, "dirty": bool(changes)}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def describe_data(whole: Any, splits: Iterable[Any]) -> dict[str, Any]:
-    """Return sizes and fingerprints of a dataset and of its training, validation and test split.
-
-    Counts are of real users and items, without PAD; hashes are over raw ids, whatever their order.
-    """
-    parts = [interaction_hash(split) for split in splits]
-    hashes = whole.feature_hashes() if hasattr(whole, "feature_hashes") else {}
-    modalities = getattr(whole, "modalities", {})
-    return {
-        "n_users": int(whole.user_num) - 1,
-        "n_items": int(whole.item_num) - 1,
-        "n_inter": int(whole.inter_num),
-        "hash": interaction_hash(whole),
-        "split_hash": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
-        "features": {
-            name: {"hash": hashes[name], "coverage": plain(features.coverage)} for name, features in modalities.items()
-        },
-    }
-
-
-def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record whole or not at all."""
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
-    partial.write_text(json.dumps(plain(record), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return a record of this schema, or None where there is none."""
+    """Return a record of this schema, or None where there is no readable one."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return load(path).model_dump()
+    except UserError:
         return None
-    return record if isinstance(record, dict) and record.get("schema_version") == SCHEMA_VERSION else None
+
+
+def load(path: Path) -> Record:
+    """Return the record of a file, validated.
+
+    Raises:
+        UserError: It is missing, no JSON, of another schema version, or lacks what a record has.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"record {path}: {(error.strerror or 'cannot be read').lower()}") from None
+    except ValueError:
+        raise UserError(f"record {path}: is no JSON; delete it and run again") from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(f"record {path}: has schema version {version}, not {SCHEMA_VERSION}; delete it and run again")
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "?"
+        raise UserError(f"record {path}: {place}: {first['msg'].lower()}; delete it and run again") from None

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from recbole_diffmm import registry
-from recbole_diffmm.config import Config, config_from_plain, parse_overrides, plain_config, properties_dir
+from recbole_diffmm.config import Config, config_from_plain, plain_config
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.sources import parse_overrides, properties_dir
 
 
 def refused(*arguments: Any, **keywords: Any) -> str:

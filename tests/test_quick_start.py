@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.quick_start import run_recbole
 
-from recbole_diffmm import quick_start
+from recbole_diffmm import provenance, quick_start
 from recbole_diffmm import record as records
 from recbole_diffmm.config import Config
 from recbole_diffmm.errors import UserError
@@ -81,7 +82,8 @@ def _watch_loaders(monkeypatch):
 def test_recbole_looks_at_test_once_and_after_training(model, monkeypatch):
     events = _watch_loaders(monkeypatch)
     small_run(model, epochs=3)
-    assert events == ["valid"] * 3 + ["trained", "test"]
+    # the selected epoch once, and DiffMM's once more without each of three modalities
+    assert events == ["valid"] * 3 + ["trained"] + ["test"] * (4 if model == "DiffMM" else 1)
 
 
 def test_paper_looks_at_test_after_every_validation_and_says_so(monkeypatch):
@@ -107,7 +109,7 @@ def test_recbole_stops_early_and_paper_does_not():
     settings = {"epochs": 30, "stopping_step": 1, "learning_rate": 0.3}
     stopped = small_run("BPR", **settings)
     assert stopped.record["epochs_run"] < 30
-    assert "test_selected" not in stopped.record["metrics"]
+    assert stopped.record["metrics"]["test_selected"] is None
     full = small_run("BPR", **settings, protocol="paper")
     assert full.record["epochs_run"] == 30
 
@@ -167,7 +169,7 @@ def test_the_record_says_what_was_run():
     record = json.loads(result.record_path.read_text())
     assert record == result.record
     for key, value in {
-        "schema_version": 1,
+        "schema_version": 2,
         "model": "DiffMM",
         "dataset": "toy",
         "protocol": "recbole",
@@ -215,6 +217,12 @@ def test_values_of_single_users_average_to_the_reported_metrics():
     users = table.pop("user")
     _, _, test = _loaders("recbole")
     assert users == list(test._dataset.id2token("user_id", test.uid_list.numpy()))
+    history = table.pop("history")
+    assert history == [len(_items_of(_loaders("recbole")[0], user)) for user in test.uid_list.tolist()]
+    said = result.record["per_user"]
+    assert said["file"] == result.record_path.with_suffix(".per_user.parquet").name
+    assert said["n_users"] == len(users)
+    assert said["users_hash"] == hashlib.sha256("\n".join(users).encode()).hexdigest()
     assert table.keys() == result.test.keys()
     for name, values in table.items():
         assert np.mean(values) == pytest.approx(result.test[name], abs=1e-6)
@@ -225,7 +233,7 @@ def test_without_pyarrow_the_record_says_what_is_not_there(monkeypatch):
     result = small_run("BPR", epochs=1)
     assert not list(Path().rglob("*.parquet"))
     (warning,) = result.record["warnings"]
-    assert "pyarrow" in warning and "recbole-diffmm[parquet]" in warning
+    assert "pyarrow" in warning and "recbole-diffmm[leaderboard]" in warning
 
 
 @pytest.mark.parametrize("key", ["checkpoint_dir", "results_dir", "log_dir"])
@@ -269,13 +277,12 @@ def test_a_cut_off_beyond_the_catalogue_is_refused():
 
 def test_json_has_no_nan_and_the_old_record_survives_a_failed_write(monkeypatch):
     path = Path("r/x.json")
-    records.write(path, {"schema_version": 1, "a": float("nan"), "b": np.float32(0.5), "c": {1: torch.ones(2)}})
-    assert json.loads(path.read_text()) == {"schema_version": 1, "a": None, "b": 0.5, "c": {"1": [1.0, 1.0]}}
+    records.write_json(path, {"a": float("nan"), "b": np.float32(0.5), "c": {1: torch.ones(2)}})
+    assert json.loads(path.read_text()) == {"a": None, "b": 0.5, "c": {"1": [1.0, 1.0]}}
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
-        records.write(path, {"schema_version": 1})
-    assert records.read(path)["b"] == 0.5
-    assert records.read(Path("missing.json")) is None
+        records.write_json(path, {"a": 1})
+    assert json.loads(path.read_text())["b"] == 0.5
 
 
 def test_a_second_run_in_a_process_has_a_log_of_its_own():
@@ -304,7 +311,7 @@ def test_with_a_bar_the_terminal_has_no_line_an_epoch_and_the_file_has_all(capsy
 def test_peak_memory_is_this_process_own() -> None:
     """A process that is started inherits its parent's `ru_maxrss` on Linux."""
     code = (
-        "import psutil; from recbole_diffmm.record import _host_peak_mb; "
+        "import psutil; from recbole_diffmm.provenance import _host_peak_mb; "
         "print(_host_peak_mb(), psutil.Process().memory_info().rss / 2**20)"
     )
     ballast = bytearray(900 * 2**20)
@@ -312,4 +319,4 @@ def test_peak_memory_is_this_process_own() -> None:
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     peak, resident = map(float, child.stdout.split())  # what PyTorch alone takes depends on its build
     assert 0.9 * resident < peak < resident + 300
-    assert records._host_peak_mb() > 900
+    assert provenance._host_peak_mb() > 900

@@ -10,8 +10,9 @@ import pytest
 
 from recbole_diffmm.cli import _parser
 from recbole_diffmm.compare import _split_overrides
-from recbole_diffmm.config import Config, parse_overrides
+from recbole_diffmm.config import Config
 from recbole_diffmm.data.bundled import BUNDLED
+from recbole_diffmm.sources import parse_overrides
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)

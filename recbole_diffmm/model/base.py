@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -52,12 +54,32 @@ class MultimodalRecommender(GeneralRecommender):
         users, items = dataset.training_interactions()
         self.register_buffer("train_users", users - 1, persistent=False)
         self.register_buffer("train_items", items - 1, persistent=False)
+        self.left_out: str | None = None  # the modality that `without` takes away, while it does
         self._cached: tuple[Tensor, Tensor] | None = None
         self.register_load_state_dict_post_hook(lambda module, _: module.invalidate())
 
     def features(self, name: str) -> Tensor:
         """Raw features ``(I, F)`` of the modality ``name``."""
         return self.get_buffer(f"features_{name}")
+
+    @contextmanager
+    def without(self, name: str) -> Iterator[None]:
+        """Score as if no item had the modality ``name``, nothing being trained anew.
+
+        By default its features are zero; a model that can leave a modality out of a sum does that instead, see
+        :attr:`left_out`.
+        """
+        features = self.features(name)
+        kept = features.clone()
+        features.zero_()
+        self.left_out = name
+        self.invalidate()
+        try:
+            yield
+        finally:
+            features.copy_(kept)
+            self.left_out = None
+            self.invalidate()
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the final rows of users ``(U, D)`` and items ``(I, D)``."""

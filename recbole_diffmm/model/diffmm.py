@@ -249,14 +249,22 @@ class DiffMM(MultimodalRecommender):
 
     def _main_view(self, projected: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         s = self.settings
-        kappa = dict(zip(self.modality_names, torch.softmax(self.modal_weight, dim=0), strict=True))
-        mean_features = torch.stack([kappa[name] * projected[name] for name in projected]).sum(dim=0)
+        names = self.modality_names
+        weights: Tensor = self.modal_weight
+        if self.left_out is not None:
+            present = [i for i, name in enumerate(names) if name != self.left_out]
+            names, weights = tuple(names[i] for i in present), weights[present]
+        kappa = dict(zip(names, torch.softmax(weights, dim=0), strict=True))
+        if names:
+            mean_features = torch.stack([kappa[name] * projected[name] for name in names]).sum(dim=0)
+        else:
+            mean_features = torch.zeros_like(self.item_embedding)
         first = propagate(self.adj, torch.cat([self.user_embedding, mean_features]))  # (N, D)
         second = propagate(self.adj, torch.cat([first[: self.user_count], self.item_embedding]))
         fused = first + second
         if s.use_generated_graph and s.generated_graph_weight > 0:
             ids = torch.cat([self.user_embedding, self.item_embedding])
-            for name in self.modality_names:
+            for name in names:
                 weight = s.generated_graph_weight * kappa[name]
                 fused = torch.addcmul(fused, weight, propagate(self.generated_adj(name), ids))
         out = torch.add(sum_over_layers(self.adj, fused, s.n_layers), unit_rows(fused), alpha=s.residual_weight)

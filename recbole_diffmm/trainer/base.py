@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.trainer import NCLTrainer, Trainer
 from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import dict2str, set_color
@@ -20,6 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from recbole_diffmm.data.dataset import interaction_hash
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.evaluator.per_user import PerUserEvaluator
+from recbole_diffmm.evaluator.slices import Lists
 from recbole_diffmm.record import plain_config, run_name
 from recbole_diffmm.trainer import checkpoint
 from recbole_diffmm.trainer.loop import BatchLoop
@@ -294,6 +296,31 @@ class RunTrainer(Trainer):
         result: dict[str, float] | None = super().evaluate(eval_data, load_best_model=False)
         return result
 
+    def test(self, test_data: Any) -> tuple[dict[str, float], Lists | None]:
+        """Return the test metrics of the best epoch, and the lists they are of where all items were ranked."""
+        register = self.eval_collector.register
+        full = isinstance(test_data, FullSortEvalDataLoader)
+        had = register.need("rec.items")
+        setattr(register, "rec.items", full or had)
+        try:
+            metrics = self.evaluate(test_data, load_best_model=Path(self.saved_model_file).exists()) or {}
+        finally:
+            setattr(register, "rec.items", had)
+        hits, items = self.evaluator.hits, self.evaluator.items
+        if not full or hits is None or items is None:
+            return metrics, None
+        test, train = test_data._dataset, self._loaders[0]._dataset
+        lists = Lists(
+            users=test_data.uid_list.cpu(),
+            items=items.cpu(),
+            hits=hits.cpu(),
+            positives=_pairs(test),
+            history=_pairs(train),
+            n_users=int(test.user_num),
+            n_items=int(test.item_num),
+        )
+        return metrics, lists
+
     # Checkpoints
 
     def identify(self, train_data: Any) -> None:
@@ -431,6 +458,13 @@ def with_records(base: type[Trainer]) -> type:
     """Return one of RecBole's trainer classes with what :class:`RunTrainer` and :class:`BatchLoop` add to it."""
     bases = (RunTrainer, BatchLoop) if base is Trainer else (RunTrainer, base, BatchLoop)
     return type(base.__name__, bases, {"__module__": base.__module__})
+
+
+def _pairs(dataset: Any) -> torch.Tensor:
+    """The distinct pairs ``(2, P)`` of user and item of a split."""
+    features = dataset.inter_feat
+    pairs = torch.stack([torch.as_tensor(features[field]).long() for field in (dataset.uid_field, dataset.iid_field)])
+    return torch.unique(pairs.cpu(), dim=1)
 
 
 def check_identity(path: str | os.PathLike[str], content: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -1,0 +1,112 @@
+"""Carries out the runs of a board on a Dask cluster: a scheduler, and workers on any number of machines."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.leaderboard.plan import Planned
+from recbole_diffmm.leaderboard.progress import Progress
+from recbole_diffmm.leaderboard.runner import WORKER, request, settle
+from recbole_diffmm.process import WorkerProcess
+
+_TOPIC = "recbole_diffmm"
+
+
+def run_on_cluster(runs: Sequence[Planned], folder: Path, address: str, progress: Progress) -> dict[str, str]:
+    """Carry out `runs` on the workers of a Dask scheduler and return the reasons of those that failed, by name.
+
+    Records travel back to `folder` on this machine; data, config files and checkpoints are looked for on the workers
+    under the same paths as here. A run whose worker dies goes to another one, and continues there where
+    `checkpoint_dir` is shared.
+
+    Args:
+        runs: What to do.
+        folder: Where records go, on this machine.
+        address: The scheduler's, such as ``tcp://host:8786``.
+        progress: Told what happens.
+
+    Raises:
+        UserError: Dask (the extra ``cluster``) is not installed, or nothing answers at `address`.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError:
+        raise UserError(
+            '--scheduler needs Dask, which is not installed; run: pip install "recbole-diffmm[cluster]"'
+        ) from None
+    try:
+        client = Client(address, timeout="10s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UserError(f"no Dask scheduler answers at {address} ({type(error).__name__})") from None
+    by_name = {run.name: run for run in runs}
+    failures: dict[str, str] = {}
+    with client:
+
+        def told(event: tuple[float, Any]) -> None:
+            message = event[1]
+            run = by_name.get(message.pop("name", ""))
+            if run is not None:
+                progress.start(run) if "started" in message else progress.update(run, message)
+
+        client.subscribe_topic(_TOPIC, told)
+        futures = {
+            client.submit(_run, request(run.task, Path()), run.name, pure=False, key=f"{run.name}"): run for run in runs
+        }
+        try:
+            for future in as_completed(futures):
+                run = futures[future]
+                failed = _gather(future, folder)
+                if failed is not None:
+                    failures[run.name] = failed["failed"]
+                settle(run, folder, failed)
+                progress.end(run, failed["failed"] if failed else None)
+        finally:
+            client.cancel(list(futures))
+            client.unsubscribe_topic(_TOPIC)
+    return failures
+
+
+def _gather(future: Any, folder: Path) -> dict[str, str] | None:
+    """Write down what a worker has sent, or return why there is nothing to write."""
+    broken = future.exception()
+    if broken is not None:
+        return {"failed": f"{type(broken).__name__}: {broken}"}
+    answer = future.result()
+    if "failed" in answer:
+        return {"failed": answer["failed"], "details": answer.get("details", "")}
+    files: dict[str, bytes] = answer["files"]
+    folder.mkdir(parents=True, exist_ok=True)
+    # The record last: it says that the others are there.
+    for name in sorted(files, key=lambda name: name.endswith(".json")):
+        partial = folder / f"{name}.tmp"
+        partial.write_bytes(files[name])
+        os.replace(partial, folder / name)
+    return None
+
+
+def _run(asked: dict[str, Any], name: str) -> dict[str, Any]:
+    """On a worker: carry out one run in a process of its own, and return its files or why it failed."""
+    from distributed import get_worker
+
+    here = get_worker()
+    here.log_event(_TOPIC, {"name": name, "started": True})
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // here.state.nthreads))
+    with tempfile.TemporaryDirectory() as scratch:
+        asked = {**asked, "settings": {**asked["settings"], "results_dir": scratch}}
+        worker = WorkerProcess(WORKER, asked, {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"})
+        last: dict[str, Any] = {}
+        try:
+            for message in worker.messages():
+                last.update(message)
+                here.log_event(_TOPIC, {"name": name, **message})
+        finally:
+            worker.kill()
+            ended = worker.end()
+        if "done" not in last:
+            return {**ended, **last}
+        return {"files": {file.name: file.read_bytes() for file in Path(scratch).iterdir() if file.is_file()}}

@@ -1,0 +1,92 @@
+"""The recipe of a board: what is missing is run, then everything is rendered; the order is visible here only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbole_diffmm.leaderboard import manifest, plan
+from recbole_diffmm.leaderboard.manifest import Manifest
+from recbole_diffmm.leaderboard.progress import Progress
+from recbole_diffmm.leaderboard.spec import find_spec, load_spec, tasks
+from recbole_diffmm.leaderboard.tuned import tuning_words
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of making a board.
+
+    Attributes:
+        folder: Where its records and views lie.
+        manifest: Its rows.
+        done: Runs done now.
+        failures: Why runs failed, by name.
+        stale: What has changed since stale runs were made, by name.
+    """
+
+    folder: Path
+    manifest: Manifest
+    done: int
+    failures: dict[str, str]
+    stale: dict[str, str]
+
+
+def make(
+    given: str,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    rerun_stale: bool = False,
+    progress: bool = True,
+) -> Made:
+    """Carry out the runs of a board that have no record yet.
+
+    Args:
+        given: A YAML file, or the name of one in `properties/leaderboard/`.
+        workers: Runs at a time on this machine; by default one a GPU, or as cores and memory allow.
+        scheduler: Address of a Dask scheduler whose workers run instead.
+        rerun_stale: Run again what code or data have changed for; the old records go to ``<folder>/stale/``.
+        progress: Show one display on standard error.
+
+    Raises:
+        UserError: The board, a configuration or a tuning report is wrong; nothing has run.
+    """
+    from recbole_diffmm.process import only_one
+
+    spec = load_spec(find_spec(given))
+    folder = spec.folder
+    with only_one(folder):
+        before = manifest.read(folder)
+        planned = plan.plan(tasks(spec), folder, before.names() if before else {})
+        board = manifest.build(spec, planned, tuning_words(spec))
+        manifest.write(folder, board)
+        runs = plan.pending(planned, rerun_stale)
+        failures = _carry_out(runs, len(planned) - len(runs), folder, workers, scheduler, progress) if runs else {}
+    stale = {run.name: run.why for run in planned if run.state == "stale" and run not in runs}
+    return Made(folder, board, len(runs) - len(failures), failures, stale)
+
+
+def _carry_out(
+    runs: list[plan.Planned], done: int, folder: Path, workers: int | None, scheduler: str | None, shown: bool
+) -> dict[str, str]:
+    from recbole_diffmm.leaderboard.runner import run_locally
+    from recbole_diffmm.process import slots
+
+    for run in runs:
+        if run.state == "stale":
+            _set_aside(folder, run.name)
+    progress = Progress(done, len(runs), shown)
+    try:
+        if scheduler is None:
+            return run_locally(runs, folder, slots(workers, len(runs)), progress)
+        from recbole_diffmm.leaderboard.cluster import run_on_cluster
+
+        return run_on_cluster(runs, folder, scheduler, progress)
+    finally:
+        progress.close()
+
+
+def _set_aside(folder: Path, name: str) -> None:
+    (folder / "stale").mkdir(exist_ok=True)
+    for file in [folder / f"{name}.json", folder / f"{name}.per_user.parquet"]:
+        if file.exists():
+            file.replace(folder / "stale" / file.name)

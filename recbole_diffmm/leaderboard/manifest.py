@@ -1,0 +1,111 @@
+"""A board's own file beside its records: which rows it has, of which runs, and the words that stand on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.leaderboard.plan import Planned
+from recbole_diffmm.leaderboard.spec import Published, Spec
+from recbole_diffmm.record import write_json
+
+FILE = "board.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Run(_Part):
+    """One run of a row: its name, and the fingerprint of what decided it."""
+
+    name: str
+    fingerprint: str
+
+
+class Row(_Part):
+    """One row of a board on one dataset."""
+
+    label: str
+    model: str
+    dataset: str
+    tuned: str  # in words: with which budget, or why not
+    runs: tuple[Run, ...]
+
+
+class Manifest(_Part):
+    """What a board is made of; the numbers are in the records that it names."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    title: str
+    about: str
+    metrics: tuple[str, ...]
+    reference: str
+    rows: tuple[Row, ...]
+    published: tuple[Published, ...]
+
+    def names(self) -> dict[str, str]:
+        """The names of the runs by fingerprint."""
+        return {run.fingerprint: run.name for row in self.rows for run in row.runs}
+
+
+def build(spec: Spec, planned: Sequence[Planned], tuned: Mapping[tuple[str, str], str]) -> Manifest:
+    """Return the manifest of a board.
+
+    Args:
+        spec: What was asked for.
+        planned: Its runs.
+        tuned: By row and dataset, how the row was tuned.
+    """
+    rows: dict[tuple[str, str], list[Planned]] = {}
+    for run in planned:
+        rows.setdefault((run.task.label, run.task.dataset), []).append(run)
+    return Manifest(
+        name=spec.name,
+        title=spec.title,
+        about=spec.about,
+        metrics=spec.metrics,
+        reference=spec.reference,
+        rows=tuple(
+            Row(
+                label=label,
+                model=runs[0].task.model,
+                dataset=dataset,
+                tuned=tuned.get((label, dataset), ""),
+                runs=tuple(Run(name=run.name, fingerprint=run.fingerprint) for run in runs),
+            )
+            for (label, dataset), runs in rows.items()
+        ),
+        published=spec.published,
+    )
+
+
+def read(folder: Path) -> Manifest | None:
+    """Return the manifest of a board's folder, None where it has none yet.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    path = folder / FILE
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest.model_validate(content)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, ValidationError) as error:
+        what = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{path}: is no board ({what}); delete it, the next recbole-diffmm leaderboard writes it"
+        ) from None
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest where it is not there as it is."""
+    if read(folder) != manifest:
+        write_json(folder / FILE, manifest.model_dump())

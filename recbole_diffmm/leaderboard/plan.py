@@ -1,0 +1,131 @@
+"""Which runs of a board have a record, which are stale and which are missing. Imports RecBole only for new runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from recbole_diffmm import provenance
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.leaderboard.spec import Task
+from recbole_diffmm.process import same_environment
+from recbole_diffmm.record import Record, load
+from recbole_diffmm.sources import property_folders
+
+# What a run of a board never does on its own; none of these keys is in a run's name.
+QUIET: dict[str, Any] = {"state": "WARNING", "show_progress": False, "resume": True, "tensorboard": False}
+
+State = Literal["done", "stale", "missing"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a board and what there is of it.
+
+    Attributes:
+        task: The run.
+        name: Its name, and that of its files.
+        fingerprint: SHA-256 of all that decides the name.
+        state: ``done``, ``stale`` (code or data have changed since) or ``missing``.
+        why: What has changed.
+    """
+
+    task: Task
+    name: str
+    fingerprint: str
+    state: State
+    why: str = ""
+
+
+def fingerprint(task: Task) -> str:
+    """Return the SHA-256 of all that decides a run's name: its settings, the files that hold them, the code."""
+    digest = hashlib.sha256(provenance.code_hash(task.model).encode())
+    digest.update(
+        json.dumps([task.model, task.dataset, task.seed, task.settings], sort_keys=True, default=str).encode()
+    )
+    data_path = Path(str(task.settings.get("data_path", "dataset")))
+    files = [Path(file) for file in task.config_files]
+    for folder in property_folders():
+        files += [
+            folder / "overall.yaml",
+            folder / "model" / f"{task.model}.yaml",
+            folder / "dataset" / f"{task.dataset}.yaml",
+        ]
+    files.append(data_path / task.dataset / f"{task.dataset}.yaml")
+    for file in files:
+        # Contents alone: the same clone elsewhere has the same names.
+        digest.update(provenance.hash_file(file.resolve()).encode() if file.is_file() else b"-")
+    return digest.hexdigest()
+
+
+def plan(tasks: Iterable[Task], folder: Path, known: Mapping[str, str]) -> list[Planned]:
+    """Return the runs with their states.
+
+    All configurations of new runs are checked here, before the first one trains.
+
+    Args:
+        tasks: The runs.
+        folder: Where records lie.
+        known: Names by fingerprint, as an earlier plan had them.
+
+    Raises:
+        UserError: A configuration is wrong, or two rows come to the same run.
+    """
+    planned = []
+    rows: dict[str, Task] = {}
+    for task in tasks:
+        digest = fingerprint(task)
+        name = known.get(digest) or _name(task)
+        other = rows.setdefault(name, task)
+        if other is not task:
+            raise UserError(f"{task} and {other} have the same configuration; leave one out or set it differently")
+        state, why = _state(folder / f"{name}.json", task)
+        planned.append(Planned(task, name, digest, state, why))
+    return planned
+
+
+def _name(task: Task) -> str:
+    from recbole_diffmm.config import Config
+    from recbole_diffmm.record import run_name
+
+    try:
+        with same_environment():
+            config = Config(task.model, task.dataset, list(task.config_files), None, {**QUIET, **task.settings})
+    except UserError as error:
+        raise UserError(f"{task}: {error}") from None
+    return run_name(config)
+
+
+def _state(path: Path, task: Task) -> tuple[State, str]:
+    if not path.is_file():
+        return "missing", ""
+    record = load(path)
+    changes = changed(record, Path(str(task.settings.get("data_path", "dataset"))))
+    return ("stale", "; ".join(changes)) if changes else ("done", "")
+
+
+def changed(record: Record, data_path: Path) -> list[str]:
+    """Return what is no longer as it was when a record was made: code, or files of the data where they are at hand."""
+    changes = []
+    if record.code.hash != provenance.code_hash(record.model):
+        changes.append(f"the code of {record.model} has changed")
+    places = (data_path / record.dataset, Path(str(record.config.get("data_path", ""))))
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is not None:
+        files = [name for name, digest in record.data.files.items() if _differs(folder / name, digest)]
+        if files:
+            changes.append(f"{', '.join(files)} of {record.dataset} changed")
+    return changes
+
+
+def _differs(file: Path, digest: str) -> bool:
+    return not file.is_file() or provenance.hash_file(file.resolve()) != digest
+
+
+def pending(planned: Sequence[Planned], rerun_stale: bool) -> list[Planned]:
+    """Return the runs that are to be done: the missing ones, and stale ones where that was asked for."""
+    return [run for run in planned if run.state == "missing" or (rerun_stale and run.state == "stale")]

@@ -1,0 +1,80 @@
+"""How the rows of a board were tuned, held against the budget that the board states."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.leaderboard.spec import ModelEntry, Spec, Tuning, config_files, find_file
+from recbole_diffmm.registry import nearest
+from recbole_diffmm.tuning.search import Search
+
+
+def tuning_words(spec: Spec) -> dict[tuple[str, str], str]:
+    """Return for every row and dataset of a board how it was tuned; nothing where the board states no budget.
+
+    Raises:
+        UserError: A row has neither a tuning report with that budget nor a word why not.
+    """
+    if spec.tuning is None:
+        return {}
+    return {
+        (entry.name, dataset): (entry.untuned and f"not tuned: {entry.untuned}")
+        or _words(spec.name, entry, dataset, spec.tuning)
+        for dataset in spec.datasets
+        for entry in spec.models
+    }
+
+
+def _words(board: str, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
+    command = f"recbole-diffmm tune --board {board}"
+    name = f"{tuning.reports}/{entry.slug}-{dataset}.json"
+    try:
+        report: dict[str, Any] = json.loads(Path(find_file(name)).read_text(encoding="utf-8"))
+        budget, objective = int(report["budget"]["trials"]), str(report["objective"])
+    except UserError:
+        raise UserError(
+            f"{entry.name} on {dataset} is not tuned ({name} is missing): {command}, or say `untuned: <why>` in its row"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{name} is no report of recbole-diffmm tune; delete it and tune again: {command}") from None
+    if budget != tuning.trials:
+        raise UserError(
+            f"{entry.name} on {dataset} was tuned with {budget} trials, the board states {tuning.trials} for all: "
+            f"{command}"
+        )
+    return f"{budget} trials on {objective}"
+
+
+def searches(spec: Spec, models: Collection[str] = ()) -> list[Search]:
+    """Return the searches that give every tuned row of a board the board's budget.
+
+    Args:
+        spec: The board.
+        models: Names of rows; all by default.
+
+    Raises:
+        UserError: The board states no budget, or a name is no tuned row.
+    """
+    if spec.tuning is None:
+        raise UserError(f"board {spec.name} states no budget; give it one, such as tuning: {{trials: 20}}")
+    rows = {entry.name: entry for entry in spec.models if not entry.untuned}
+    for name in models:
+        if name not in rows:
+            raise UserError(f"{name} is no tuned row of board {spec.name}{nearest(name, rows)}")
+    return [
+        Search(
+            entry.model,
+            dataset,
+            spec.tuning.trials,
+            entry.slug,
+            config_files(spec, entry, dataset),
+            {**spec.settings, **entry.settings},
+        )
+        for dataset in spec.datasets
+        for entry in rows.values()
+        if not models or entry.name in models
+    ]

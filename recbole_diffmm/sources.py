@@ -1,0 +1,98 @@
+"""Where settings come from: YAML files, the command line, folders of properties. Imports neither torch nor RecBole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_diffmm.errors import UserError
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one YAML file of keys and values.
+
+    Raises:
+        UserError: the file is missing, is no YAML, or holds something other than keys and values.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or "cannot be read").lower() if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"config file {path}: {reason}; give the path of a readable YAML file") from None
+    try:
+        content = yaml.load(text, Loader=Loader)  # a SafeLoader: plain values only
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise UserError(f"config file {path}{line}: not valid YAML ({problem})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"config file {path}: expected lines of 'key: value', got {type(content).__name__}")
+    return {str(key): value for key, value in content.items()}
+
+
+def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
+    """Turn `--key=value` arguments into typed values, read as YAML: 1e-4 is a float, [1, 2] a list, true a bool.
+
+    Raises:
+        UserError: an argument has another form, is no YAML, or gives a key twice with different values.
+    """
+    values: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not equals or not key:
+            raise UserError(f"cannot read argument {argument!r}; write --key=value")
+        try:
+            value = yaml.load(text, Loader=Loader)
+        except yaml.YAMLError:
+            raise UserError(
+                f"cannot read the value of --{key}={text} as YAML; quote it as you would in a file"
+            ) from None
+        if key in values and values[key] != value:
+            raise UserError(f"--{key} is given twice, as {values[key]!r} and {value!r}; give it once")
+        values[key] = value
+    return values
+
+
+def properties_dir() -> Path:
+    """The folder of this package's `properties`: at the top of a clone, inside an installed package.
+
+    Raises:
+        UserError: neither is there, so the installation is broken.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "properties", package.parent / "properties"):
+        if (folder / "overall.yaml").is_file():
+            return folder
+    raise UserError("properties/overall.yaml is missing from the installation; reinstall recbole-diffmm")
+
+
+def property_folders() -> list[Path]:
+    """Folders searched for properties, weakest first: the package's, then `properties/` of the current folder."""
+    folders = [properties_dir(), Path.cwd() / "properties"]
+    return folders if folders[1].is_dir() and not folders[0].samefile(folders[1]) else folders[:1]
+
+
+def shown(path: Path) -> str:
+    """`path` relative to the current folder or the package's, where it lies in one."""
+    for base in (Path.cwd(), properties_dir().parent):
+        if path.is_relative_to(base):
+            return str(path.relative_to(base))
+    return str(path)

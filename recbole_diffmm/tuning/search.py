@@ -1,0 +1,37 @@
+"""What is to be searched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is to be searched.
+
+    Attributes:
+        model: Name of the model.
+        dataset: Name of the dataset.
+        trials: The budget, in settings tried.
+        label: Name of the search and its files, before the dataset's; the model's name by default.
+        config_files: YAML files that hold for all trials.
+        settings: Settings that hold for all trials and win over the files.
+        space: File of the ranges; `properties/tune/<Model>.yaml` by default.
+        seed: Of the sampler.
+    """
+
+    model: str
+    dataset: str
+    trials: int
+    label: str = ""
+    config_files: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    space: Path | None = None
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the study and of its files."""
+        return f"{self.label or self.model}-{self.dataset}"

@@ -1,0 +1,158 @@
+"""What is searched: our YAML and RecBole's own range syntax, as one kind of range."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.registry import nearest
+from recbole_diffmm.sources import Loader, property_folders, read_yaml
+
+_FORMS = "a list of values, {low: 1, high: 4}, {low: 1e-4, high: 1e-2, log: true}, or RecBole's 'loguniform -8,-4'"
+
+
+class Range(BaseModel):
+    """The values that one setting may take.
+
+    Attributes:
+        kind: ``choice`` of `values`, or a number from `low` to `high`, both included.
+        step: Distance of neighbouring numbers; None for any.
+        log: Whether the logarithm is uniform rather than the number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["choice", "int", "float"]
+    values: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    step: float | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Range:
+        if self.kind == "choice":
+            if not self.values:
+                raise ValueError("there is nothing to choose from")
+            return self
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"low must be less than high, got {self.low:g} and {self.high:g}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log needs a low above 0 and no step")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step must be more than 0, got {self.step:g}")
+        return self
+
+    def draw(self, name: str, trial: Any) -> Any:
+        """Return the value that an Optuna `trial` takes."""
+        if self.kind == "choice":
+            # Optuna keeps only single values: a list is drawn by its text.
+            return self.decode(trial.suggest_categorical(name, [self._label(value) for value in self.values]))
+        if self.kind == "int":
+            return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def decode(self, value: Any) -> Any:
+        """Return the setting that Optuna's parameter `value` stands for."""
+        if self.kind != "choice":
+            return value
+        return next((choice for choice in self.values if self._label(choice) == value), value)
+
+    def encode(self, value: Any) -> Any:
+        """Return Optuna's parameter for a setting, None where the range does not hold it."""
+        if self.kind == "choice":
+            return next((self._label(choice) for choice in self.values if choice == value), None)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not self.low <= value <= self.high:
+            return None
+        if self.step is not None and abs((value - self.low) / self.step - round((value - self.low) / self.step)) > 1e-9:
+            return None
+        return int(value) if self.kind == "int" else float(value)
+
+    @staticmethod
+    def _label(value: Any) -> Any:
+        return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
+
+
+def load_space(model: str, path: Path | None = None) -> tuple[dict[str, Range], str]:
+    """Return the search space of a model and the file it comes from.
+
+    Args:
+        model: Name of the model.
+        path: A YAML file of settings and their ranges, or a file of RecBole's lines ``learning_rate loguniform -8,-4``;
+            `properties/tune/<Model>.yaml` by default.
+
+    Raises:
+        UserError: There is none, or a range cannot be read.
+    """
+    if path is None:
+        files = [folder / "tune" / f"{model}.yaml" for folder in property_folders()]
+        found = [file for file in files if file.is_file()]
+        if not found:
+            raise UserError(f"there is no properties/tune/{model}.yaml; write one, or give --space FILE")
+        path = found[-1]
+    values = read_yaml(path) if path.suffix in {".yaml", ".yml"} else _read_lines(path)
+    if not values:
+        raise UserError(f"{path} has no setting to search; give at least one, such as learning_rate: [0.001, 0.01]")
+    return {name: _range(name, value, path) for name, value in values.items()}, path.name
+
+
+def _read_lines(path: Path) -> dict[str, Any]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"search space {path} cannot be read; give a YAML file or one of RecBole's lines") from None
+    values = {}
+    for line in lines:
+        if line.strip() and not line.lstrip().startswith("#"):
+            name, _, rest = line.strip().partition(" ")
+            values[name] = rest
+    return values
+
+
+def _range(name: str, value: Any, path: Path) -> Range:
+    try:
+        if isinstance(value, list):
+            return Range(kind="choice", values=tuple(value))
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in {"low", "high", "step", "log"}:
+                    hint = nearest(str(key), ["low", "high", "step", "log"], cutoff=0.3)
+                    raise UserError(f"{name} in {path}: unknown key {key!r}{hint}; write {_FORMS}")
+            whole = all(isinstance(value.get(key, 0), int) for key in ("low", "high", "step"))
+            return Range(kind="int" if whole else "float", **value)
+        if isinstance(value, str):
+            return _recbole_range(value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"{name} in {path}: {message}; write {_FORMS}") from None
+    except (ValueError, yaml.YAMLError):
+        pass
+    raise UserError(f"{name} in {path}: cannot read {value!r} as a range; write {_FORMS}")
+
+
+def _recbole_range(text: str) -> Range:
+    """RecBole's `choice [1,2]`, `uniform 0,1`, `quniform 8,64,8` and `loguniform -8,-4` (exponents of e)."""
+    kind, _, rest = text.strip().partition(" ")
+    if kind == "choice":
+        values = yaml.load(rest, Loader=Loader)
+        if not isinstance(values, list):
+            raise ValueError(rest)
+        return Range(kind="choice", values=tuple(values))
+    numbers = [float(part) for part in re.split(r"[,\s]+", rest.strip())]
+    if kind == "uniform" and len(numbers) == 2:
+        return Range(kind="float", low=numbers[0], high=numbers[1])
+    if kind == "loguniform" and len(numbers) == 2:
+        return Range(kind="float", low=math.exp(numbers[0]), high=math.exp(numbers[1]), log=True)
+    if kind == "quniform" and len(numbers) == 3:
+        whole = all(number.is_integer() for number in numbers)
+        return Range(kind="int" if whole else "float", low=numbers[0], high=numbers[1], step=numbers[2])
+    raise ValueError(text)

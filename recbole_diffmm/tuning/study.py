@@ -1,0 +1,92 @@
+"""Optuna's study of one model on one dataset: where it is kept, what it counts, what it samples and prunes by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
+
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.tuning.space import Range
+
+# Epochs that every trial may train before its curve is held against the others'.
+WARM_UP = 5
+INTERRUPTED = "interrupted"
+
+
+def storage(where: str) -> BaseStorage:
+    """Return the storage that `where` names: a journal file, or the URL of a database that SQLAlchemy knows.
+
+    Raises:
+        UserError: It cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        if "://" in where:
+            return optuna.storages.RDBStorage(where)
+        Path(where).parent.mkdir(parents=True, exist_ok=True)
+        # The lock that opens a file is the one that network file systems have too.
+        return JournalStorage(JournalFileBackend(where, lock_obj=JournalFileOpenLock(where)))
+    except Exception as error:
+        raise UserError(
+            f"storage {where} cannot be opened ({' '.join(str(error).split())[:120] or type(error).__name__}); give a "
+            "file, or a URL such as sqlite:///study.db"
+        ) from None
+
+
+def open_study(where: str, name: str, bigger: bool, seed: int, trials: int) -> optuna.Study:
+    """Open a study, new or as it was left.
+
+    Args:
+        where: See :func:`storage`.
+        name: The study's.
+        bigger: Whether a bigger score is better.
+        seed: Of the sampler of this process.
+        trials: The budget; a third of it is drawn at random before the sampler learns.
+    """
+    return optuna.create_study(
+        storage=storage(where),
+        study_name=name,
+        load_if_exists=True,
+        direction="maximize" if bigger else "minimize",
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(3, trials // 3), multivariate=True),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=WARM_UP),
+    )
+
+
+def spent(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that count against the budget: all that have ended and were not interrupted."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return [trial for trial in study.get_trials(states=states) if not trial.user_attrs.get(INTERRUPTED)]
+
+
+def give_up_running(study: optuna.Study) -> int:
+    """End trials that nobody works on any more, queue their settings again, and return how many there were."""
+    lost = study.get_trials(states=(TrialState.RUNNING,))
+    for trial in lost:
+        study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+        study.tell(trial.number, state=TrialState.FAIL)
+        if trial.params:
+            study.enqueue_trial(trial.params)
+    return len(lost)
+
+
+def enqueue_shipped(study: optuna.Study, space: Mapping[str, Range], config: Any) -> None:
+    """Try what the model is set to anyway first, as far as the ranges hold it."""
+    if study.get_trials():
+        return
+    shipped = {name: value.encode(config[name]) for name, value in space.items()}
+    study.enqueue_trial({name: value for name, value in shipped.items() if value is not None})
+
+
+def best(trials: Sequence[FrozenTrial], bigger: bool) -> FrozenTrial | None:
+    """Return the complete trial with the best score, the first of equals."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    if not complete:
+        return None
+    return max(complete, key=lambda trial: ((trial.value or 0.0) * (1 if bigger else -1), -trial.number))

@@ -1,0 +1,70 @@
+"""One trial in a process of its own: draws settings, trains, judges on validation, and tells the study."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.process import gpu_settings, leave, told_to_parent
+
+
+def main() -> int:
+    """Do the trial that standard input asks for and return the exit code."""
+    with told_to_parent() as (asked, tell):
+        try:
+            tell({"done": trial(asked, tell)})
+        except Exception as error:
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            tell({"failed": " ".join(reason.split()), "details": traceback.format_exc()})
+            return 1
+    return 0
+
+
+def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int:
+    """Do one trial and return its number; one that ends with an error is told to the study as failed."""
+    import optuna
+    from optuna.trial import TrialState
+
+    from recbole_diffmm.cli import quiet_libraries
+    from recbole_diffmm.quick_start import validate
+    from recbole_diffmm.tuning.space import Range
+    from recbole_diffmm.tuning.study import open_study
+
+    quiet_libraries()
+    study = open_study(asked["storage"], asked["study"], asked["bigger"], asked["sampler_seed"], asked["trials"])
+    now = study.ask()
+    space = {name: Range.model_validate(value) for name, value in asked["space"].items()}
+    drawn = {name: value.draw(name, now) for name, value in space.items()}
+    settings = {**gpu_settings(asked["settings"]), **drawn}
+    tell({"trial": now.number})
+    started = time.perf_counter()
+
+    def on_epoch(epoch: int, score: float) -> None:
+        now.report(score, epoch)
+        tell({"epoch": epoch + 1, "score": score})
+        if now.should_prune():
+            raise optuna.TrialPruned
+
+    try:
+        result = validate(asked["model"], asked["dataset"], asked["config_files"], None, settings, on_epoch)
+    except optuna.TrialPruned:
+        now.set_user_attr("seconds", round(time.perf_counter() - started, 2))
+        study.tell(now, state=TrialState.PRUNED)
+        return now.number
+    except Exception as error:
+        now.set_user_attr("error", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        study.tell(now, state=TrialState.FAIL)
+        raise
+    now.set_user_attr("seconds", result.seconds)
+    now.set_user_attr("best_epoch", result.best_epoch)
+    now.set_user_attr("epochs_run", result.epochs_run)
+    now.set_user_attr("split_hash", result.split_hash)
+    study.tell(now, result.score)
+    return now.number
+
+
+if __name__ == "__main__":
+    leave(main())
