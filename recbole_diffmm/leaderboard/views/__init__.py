@@ -1,0 +1,1 @@
+"""What people read of a board; each view is made from a `Board` alone."""
