@@ -75,10 +75,16 @@ class WorkerProcess:
             return {}
         return message if isinstance(message, dict) else {}
 
-    def messages(self) -> Iterator[dict[str, Any]]:
-        """Return the messages as they come, to the last one."""
-        while (message := self.message()) is not None:
-            yield message
+    def messages(self, wanted: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+        """Return the messages as they come, to the last one, or until nothing more is `wanted`; asked every second."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.output, selectors.EVENT_READ)
+            while wanted():
+                if selector.select(timeout=1):
+                    message = self.message()
+                    if message is None:
+                        return
+                    yield message
 
     def end(self) -> dict[str, str]:
         """Wait for the end, release everything, and return why it ended where it has not said so itself."""
@@ -171,7 +177,12 @@ def slots(workers: int | None, n_jobs: int) -> list[Slot]:
         workers: How many go on at once; by default as many as there are GPUs, or else as cores, memory and `n_jobs`
             allow.
         n_jobs: How many there are to do.
+
+    Raises:
+        UserError: `workers` is less than 1.
     """
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers is {workers}; give at least 1")
     gpus = _gpus()
     cores = _cores()
     if workers is None:
@@ -213,14 +224,17 @@ def only_one(folder: Path) -> Iterator[None]:
     """Keep a second process out of a folder of records.
 
     Raises:
-        UserError: Another one is at work in it.
+        UserError: Another one is at work in it, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"another leaderboard or tuning is at work in {folder}; wait for it or end it") from None
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise UserError(f"{folder} cannot be written ({reason}); give another folder") from None
     try:
         yield
     finally:

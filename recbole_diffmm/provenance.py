@@ -41,10 +41,10 @@ def code_hash(model: str) -> str:
         if path is None or name in files or name in _TELLING:
             continue
         files[name] = path
-        queue += _imported(ast.parse(path.read_text(encoding="utf-8")))
+        queue += _read(path)[0]
     digest = hashlib.sha256(f"recbole {_version('recbole')}\n".encode())
     for name in sorted(files):
-        digest.update(f"{name}\n{_significant(files[name].read_text(encoding='utf-8'))}\n".encode())
+        digest.update(f"{name}\n{_read(files[name])[1]}\n".encode())
     return digest.hexdigest()
 
 
@@ -55,6 +55,13 @@ def _file(module: str) -> Path | None:
         if candidate.is_file():
             return candidate
     return None
+
+
+@cache
+def _read(path: Path) -> tuple[tuple[str, ...], str]:
+    """What a module of the package imports from it, and what of its text counts."""
+    source = path.read_text(encoding="utf-8")
+    return tuple(_imported(ast.parse(source))), _significant(source)
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:

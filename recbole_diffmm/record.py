@@ -139,7 +139,7 @@ class Record(_Part):
     data: Data
     metrics: AllMetrics
     beyond_accuracy: Metrics = Field(
-        description="RecBole's coverage, Gini index, average popularity and others on test"
+        description="RecBole's coverage, Gini index and average popularity on test"
     )
     coverage_by_modality: dict[str, dict[str, Metrics]] = Field(
         description="per modality, shares of the items with (`observed`) and without (`missing`) it that anyone gets"

@@ -288,7 +288,7 @@ def _per_user(
         for record in row.records:
             assert record.per_user is not None
             n_users = record.per_user.n_users
-            for metric, of_run in _read_per_user(folder / record.per_user.file, metrics).items():
+            for metric, of_run in read_per_user(folder / record.per_user.file, metrics).items():
                 sums[metric] = sums.get(metric, 0.0) + of_run
         for metric, total in sums.items():
             values[metric][row.label] = total / len(row.records)
@@ -296,7 +296,12 @@ def _per_user(
     return complete, n_users
 
 
-def _read_per_user(path: Path, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+def read_per_user(path: Path, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return one value a user of those `metrics` that a record's per-user file has; none without pyarrow.
+
+    Raises:
+        UserError: The file is missing or broken.
+    """
     try:
         import pyarrow.parquet as pq
     except ImportError:

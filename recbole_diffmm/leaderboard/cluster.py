@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,30 @@ from recbole_diffmm.process import WorkerProcess
 _TOPIC = "recbole_diffmm"
 
 
-def run_on_cluster(runs: Sequence[Planned], folder: Path, address: str, progress: Progress) -> dict[str, str]:
+def connect(address: str) -> Any:
+    """Return a client of the Dask scheduler at `address`, such as ``tcp://host:8786``.
+
+    Raises:
+        UserError: Dask (the extra ``cluster``) is not installed, or nothing answers.
+    """
+    try:
+        from distributed import Client
+        from distributed.comm import get_address_host_port
+    except ImportError:
+        raise UserError(
+            '--scheduler needs Dask, which is not installed; run: pip install "recbole-diffmm[cluster]"'
+        ) from None
+    try:
+        get_address_host_port(address)  # first: a client that stumbles over it takes 20 seconds to be taken down
+    except (ValueError, NotImplementedError):
+        raise UserError(f"{address} is no address of a Dask scheduler; write tcp://host:8786") from None
+    try:
+        return Client(address, timeout="10s", set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Dask scheduler answers at {address} ({type(error).__name__})") from None
+
+
+def run_on_cluster(runs: Sequence[Planned], folder: Path, client: Any, progress: Progress) -> dict[str, str]:
     """Carry out `runs` on the workers of a Dask scheduler and return the reasons of those that failed, by name.
 
     Records travel back to `folder` on this machine; data, config files and checkpoints are looked for on the workers
@@ -27,22 +51,14 @@ def run_on_cluster(runs: Sequence[Planned], folder: Path, address: str, progress
     Args:
         runs: What to do.
         folder: Where records go, on this machine.
-        address: The scheduler's, such as ``tcp://host:8786``.
+        client: What :func:`connect` gave; it is closed at the end.
         progress: Told what happens.
 
     Raises:
-        UserError: Dask (the extra ``cluster``) is not installed, or nothing answers at `address`.
+        UserError: The scheduler has gone.
     """
-    try:
-        from distributed import Client, as_completed
-    except ImportError:
-        raise UserError(
-            '--scheduler needs Dask, which is not installed; run: pip install "recbole-diffmm[cluster]"'
-        ) from None
-    try:
-        client = Client(address, timeout="10s", set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise UserError(f"no Dask scheduler answers at {address} ({type(error).__name__})") from None
+    from distributed import CancelledError, as_completed
+
     by_name = {run.name: run for run in runs}
     failures: dict[str, str] = {}
     with client:
@@ -54,17 +70,24 @@ def run_on_cluster(runs: Sequence[Planned], folder: Path, address: str, progress
                 progress.start(run) if "started" in message else progress.update(run, message)
 
         client.subscribe_topic(_TOPIC, told)
+        # By a key of this call's own: an earlier or another one's run of that name may be on the scheduler still.
+        call = uuid.uuid4().hex
         futures = {
-            client.submit(_run, request(run.task, Path()), run.name, pure=False, key=f"{run.name}"): run for run in runs
+            client.submit(_run, request(run, Path()), run.name, pure=False, key=f"{run.name}-{call}"): run
+            for run in runs
         }
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=client.loop):
                 run = futures[future]
-                failed = _gather(future, folder)
-                if failed is not None:
-                    failures[run.name] = failed["failed"]
-                settle(run, folder, failed)
-                progress.end(run, failed["failed"] if failed else None)
+                reason = settle(run, folder, _gather(future, folder))
+                if reason is not None:
+                    failures[run.name] = reason
+                progress.end(run, reason)
+        except CancelledError:
+            raise UserError(
+                "the connection to the Dask scheduler is lost; the runs that had ended are recorded, the same command "
+                "goes on with the others"
+            ) from None
         finally:
             client.cancel(list(futures))
             client.unsubscribe_topic(_TOPIC)
@@ -94,6 +117,12 @@ def _run(asked: dict[str, Any], name: str) -> dict[str, Any]:
     from distributed import get_worker
 
     here = get_worker()
+    key = here.get_current_task()
+
+    def wanted() -> bool:
+        task = here.state.tasks.get(key)
+        return task is not None and task.state != "cancelled"
+
     here.log_event(_TOPIC, {"name": name, "started": True})
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // here.state.nthreads))
     with tempfile.TemporaryDirectory() as scratch:
@@ -101,7 +130,8 @@ def _run(asked: dict[str, Any], name: str) -> dict[str, Any]:
         worker = WorkerProcess(WORKER, asked, {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"})
         last: dict[str, Any] = {}
         try:
-            for message in worker.messages():
+            # Dask cancels what has not begun; a training that nobody waits for any more is ended here.
+            for message in worker.messages(wanted):
                 last.update(message)
                 here.log_event(_TOPIC, {"name": name, **message})
         finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from recbole_diffmm.leaderboard import manifest, plan
@@ -68,19 +70,23 @@ def make(
 def _carry_out(
     runs: list[plan.Planned], done: int, folder: Path, workers: int | None, scheduler: str | None, shown: bool
 ) -> dict[str, str]:
-    from recbole_diffmm.leaderboard.runner import run_locally
-    from recbole_diffmm.process import slots
+    carry_out: Callable[[Progress], dict[str, str]]
+    if scheduler is None:
+        from recbole_diffmm.leaderboard.runner import run_locally
+        from recbole_diffmm.process import slots
 
+        carry_out = partial(run_locally, runs, folder, slots(workers, len(runs)))
+    else:
+        from recbole_diffmm.leaderboard.cluster import connect, run_on_cluster
+
+        carry_out = partial(run_on_cluster, runs, folder, connect(scheduler))
+    # Now that nothing stands in the way.
     for run in runs:
         if run.state == "stale":
             _set_aside(folder, run.name)
     progress = Progress(done, len(runs), shown)
     try:
-        if scheduler is None:
-            return run_locally(runs, folder, slots(workers, len(runs)), progress)
-        from recbole_diffmm.leaderboard.cluster import run_on_cluster
-
-        return run_on_cluster(runs, folder, scheduler, progress)
+        return carry_out(progress)
     finally:
         progress.close()
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard.spec import Task
 from recbole_diffmm.process import same_environment
 from recbole_diffmm.record import Record, load
-from recbole_diffmm.sources import property_folders
+from recbole_diffmm.sources import property_folders, read_yaml
 
 # What a run of a board never does on its own; none of these keys is in a run's name.
 QUIET: dict[str, Any] = {"state": "WARNING", "show_progress": False, "resume": True, "tensorboard": False}
@@ -32,6 +33,8 @@ class Planned:
         fingerprint: SHA-256 of all that decides the name.
         state: ``done``, ``stale`` (code or data have changed since) or ``missing``.
         why: What has changed.
+        known: Whether an earlier plan had it just so: only then may an interrupted training be continued, which
+            would otherwise go on where other code has stopped.
     """
 
     task: Task
@@ -39,6 +42,7 @@ class Planned:
     fingerprint: str
     state: State
     why: str = ""
+    known: bool = False
 
 
 def fingerprint(task: Task) -> str:
@@ -47,7 +51,6 @@ def fingerprint(task: Task) -> str:
     digest.update(
         json.dumps([task.model, task.dataset, task.seed, task.settings], sort_keys=True, default=str).encode()
     )
-    data_path = Path(str(task.settings.get("data_path", "dataset")))
     files = [Path(file) for file in task.config_files]
     for folder in property_folders():
         files += [
@@ -55,7 +58,7 @@ def fingerprint(task: Task) -> str:
             folder / "model" / f"{task.model}.yaml",
             folder / "dataset" / f"{task.dataset}.yaml",
         ]
-    files.append(data_path / task.dataset / f"{task.dataset}.yaml")
+    files.append(_data_path(task) / task.dataset / f"{task.dataset}.yaml")
     for file in files:
         # Contents alone: the same clone elsewhere has the same names.
         digest.update(provenance.hash_file(file.resolve()).encode() if file.is_file() else b"-")
@@ -75,6 +78,8 @@ def plan(tasks: Iterable[Task], folder: Path, known: Mapping[str, str]) -> list[
     Raises:
         UserError: A configuration is wrong, or two rows come to the same run.
     """
+    for cached in (provenance.hash_file, _values):  # a notebook plans more than once, and files change in between
+        cached.cache_clear()
     planned = []
     rows: dict[str, Task] = {}
     for task in tasks:
@@ -84,7 +89,7 @@ def plan(tasks: Iterable[Task], folder: Path, known: Mapping[str, str]) -> list[
         if other is not task:
             raise UserError(f"{task} and {other} have the same configuration; leave one out or set it differently")
         state, why = _state(folder / f"{name}.json", task)
-        planned.append(Planned(task, name, digest, state, why))
+        planned.append(Planned(task, name, digest, state, why, digest in known))
     return planned
 
 
@@ -104,8 +109,20 @@ def _state(path: Path, task: Task) -> tuple[State, str]:
     if not path.is_file():
         return "missing", ""
     record = load(path)
-    changes = changed(record, Path(str(task.settings.get("data_path", "dataset"))))
+    changes = changed(record, _data_path(task))
     return ("stale", "; ".join(changes)) if changes else ("done", "")
+
+
+def _data_path(task: Task) -> Path:
+    """Where the datasets of a run lie, as the strongest source has it."""
+    files = [*(folder / "overall.yaml" for folder in property_folders()), *map(Path, task.config_files)]
+    values = [task.settings, *(_values(file) for file in reversed(files) if file.is_file())]
+    return Path(str(next((value["data_path"] for value in values if "data_path" in value), "dataset")))
+
+
+@cache
+def _values(file: Path) -> dict[str, Any]:
+    return read_yaml(file)
 
 
 def changed(record: Record, data_path: Path) -> list[str]:

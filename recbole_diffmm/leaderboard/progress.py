@@ -24,24 +24,30 @@ class Progress:
         self._epochs: dict[str, int] = {}
         self._share: dict[str, float] = {}
         self._running: dict[str, str] = {}
+        self._ended: set[str] = set()
         self._bar = tqdm(
             total=pending,
             disable=not shown,
             dynamic_ncols=True,
             # Into a file, a line now and then.
             mininterval=0.2 if sys.stderr.isatty() else 30,
-            bar_format="{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left: {postfix}",
+            bar_format="{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left{postfix}",
         )
         self._show()
 
     def start(self, run: Planned) -> None:
-        """A run has begun."""
+        """A run has begun, or begun again where its worker died."""
+        if run.name in self._ended:
+            return  # from a cluster, messages may come late
+        self._bar.update(-self._share.get(run.name, 0.0))
         self._share[run.name] = 0.0
         self._running[run.name] = f"{run.task.label} {run.task.dataset} s{run.task.seed}"
         self._show()
 
     def update(self, run: Planned, message: dict[str, Any]) -> None:
         """A run has told something: its number of epochs, or that one is over."""
+        if run.name not in self._share:
+            return
         if "epochs" in message:
             self._epochs[run.name] = message["epochs"]
         elif "epoch" in message:
@@ -58,6 +64,7 @@ class Progress:
         """A run is over, with the reason of its failure if it failed."""
         self._bar.update(1.0 - self._share.pop(run.name, 0.0))
         self._running.pop(run.name, None)
+        self._ended.add(run.name)
         if reason is None:
             self._done += 1
         else:
@@ -71,7 +78,6 @@ class Progress:
 
     def _show(self) -> None:
         running = ", ".join(self._running.values())
-        # `set_postfix_str` puts a comma in front.
         self._bar.postfix = f"{self._done} done, {self._failed} failed, {len(self._running)} running" + (
             f" ({running})" if running else ""
         )

@@ -9,20 +9,20 @@ from typing import Any
 
 from recbole_diffmm.leaderboard.plan import QUIET, Planned
 from recbole_diffmm.leaderboard.progress import Progress
-from recbole_diffmm.leaderboard.spec import Task
 from recbole_diffmm.process import Job, Slot, carry_out
 from recbole_diffmm.record import write_json
 
 WORKER = "recbole_diffmm.leaderboard.worker"
 
 
-def request(task: Task, results_dir: Path) -> dict[str, Any]:
-    """Return what a worker is told of a task."""
+def request(run: Planned, results_dir: Path) -> dict[str, Any]:
+    """Return what a worker is told of a run; it continues one that was interrupted, unless that was another's code."""
+    task = run.task
     return {
         "model": task.model,
         "dataset": task.dataset,
         "config_files": list(task.config_files),
-        "settings": {**QUIET, **task.settings, "results_dir": str(results_dir)},
+        "settings": {**QUIET, "resume": run.known, **task.settings, "results_dir": str(results_dir)},
     }
 
 
@@ -42,10 +42,10 @@ class _Runs:
 
     def ended(self, job: Job, failed: dict[str, Any] | None) -> None:
         run = self._runs[job.name]
-        settle(run, self._folder, failed)
-        if failed is not None:
-            self.failures[run.name] = failed["failed"]
-        self._progress.end(run, failed["failed"] if failed else None)
+        reason = settle(run, self._folder, failed)
+        if reason is not None:
+            self.failures[run.name] = reason
+        self._progress.end(run, reason)
 
 
 def run_locally(runs: Sequence[Planned], folder: Path, places: Sequence[Slot], progress: Progress) -> dict[str, str]:
@@ -61,16 +61,18 @@ def run_locally(runs: Sequence[Planned], folder: Path, places: Sequence[Slot], p
         progress: Told what happens.
     """
     watcher = _Runs(runs, folder, progress)
-    carry_out([Job(run.name, WORKER, request(run.task, folder)) for run in runs], places, watcher)
+    carry_out([Job(run.name, WORKER, request(run, folder)) for run in runs], places, watcher)
     return watcher.failures
 
 
-def settle(run: Planned, folder: Path, failed: dict[str, Any] | None) -> None:
-    """Write down why a run failed, or forget why it once did."""
+def settle(run: Planned, folder: Path, failed: dict[str, Any] | None) -> str | None:
+    """Write down why a run failed and return it, or forget why it once did."""
     path = failure_path(folder, run.name)
+    if failed is None and not (folder / f"{run.name}.json").is_file():
+        failed = {"failed": f"its record has another name; delete {folder / 'board.json'}, which knows it by this one"}
     if failed is None:
         path.unlink(missing_ok=True)
-        return
+        return None
     task = run.task
     write_json(
         path,
@@ -85,6 +87,7 @@ def settle(run: Planned, folder: Path, failed: dict[str, Any] | None) -> None:
             "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         },
     )
+    return str(failed["failed"])
 
 
 def failure_path(folder: Path, name: str) -> Path:

@@ -6,6 +6,7 @@ another, each averaged over its seeds. How much training itself scatters is told
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,11 +65,17 @@ def compare(values: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]]) 
         ) from None
     differences = [values[a] - values[b] for a, b in pairs]
     raw = {"t": [_paired_t(d) for d in differences], "wilcoxon": [_wilcoxon(d) for d in differences]}
-    corrected = {
-        (test, method): multipletests(p, alpha=LEVEL, method=method)[1].tolist()
-        for test, p in raw.items()
-        for method in ("holm", "fdr_bh")
-    }
+    # `multipletests` collects garbage at every call, a tenth of a second each with PyTorch or Plotly in memory: what
+    # is alive now need not be looked through.
+    gc.freeze()
+    try:
+        corrected = {
+            (test, method): multipletests(p, alpha=LEVEL, method=method)[1].tolist()
+            for test, p in raw.items()
+            for method in ("holm", "fdr_bh")
+        }
+    finally:
+        gc.unfreeze()
     return {
         pair: Comparison(
             float(differences[i].mean()),

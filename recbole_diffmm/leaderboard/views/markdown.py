@@ -1,0 +1,205 @@
+"""A board as Markdown, for a README, an issue or a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recbole_diffmm.leaderboard.board import Board, Cell, Group, Row
+from recbole_diffmm.leaderboard.views import words
+
+
+def render(board: Board) -> str:
+    """Return a board as Markdown: for every table its words, the table, what it says, and its slices."""
+    parts = [f"# {_text(board.title)}", *([_text(board.about)] if board.about else [])]
+    for group in board.groups:
+        parts += [f"## {_text(group.dataset)}", table(group, board.metrics), *_slices(group, board.metrics[0])]
+    if board.empty:
+        parts.append("\n".join(f"- {_text(label)} on {_text(name)}: {_text(why)}" for label, name, why in board.empty))
+    return "\n\n".join(parts) + "\n"
+
+
+def table(group: Group, metrics: Sequence[str]) -> str:
+    """Return one table with the words that it cannot do without.
+
+    Args:
+        group: The table's rows.
+        metrics: Its columns, such as ``Recall@20``.
+    """
+    facts = "; ".join(f"{name}: {_text(value)}" for name, value in words.facts(group))
+    header = ["", *metrics, "best epoch", "seconds to it", "peak MiB"]
+    rows = [
+        [
+            _text(row.label) + ("¹" if row.notes else ""),
+            *(_cell(row.cells[metric.lower()]) for metric in metrics),
+            words.epochs(row),
+            words.seconds(row),
+            words.memory(row),
+        ]
+        for row in group.rows
+    ]
+    parts = [f"{facts}.", _pipe(header, rows), _legend(group)]
+    selected = _test_selected(group, metrics)
+    if selected:
+        parts += [
+            "Test-selected, the paper's protocol: the epoch that is best on *test*, which is no fair estimate.",
+            selected,
+        ]
+    if group.published:
+        parts += [
+            "Published elsewhere, under the protocols named; not comparable row by row.",
+            _published(group, metrics),
+        ]
+    return "\n\n".join(parts)
+
+
+def _legend(group: Group) -> str:
+    parts = [words.LEGEND]
+    tuned = {row.label: row.tuned for row in group.rows if row.tuned}
+    if tuned and len(set(tuned.values())) == 1 and len(tuned) == len(group.rows):
+        parts.append(f"Tuned alike: {next(iter(tuned.values()))}.")
+    elif tuned:
+        kinds: dict[str, list[str]] = {}
+        for label, how in tuned.items():
+            kinds.setdefault(how, []).append(label)
+        told = [f"{', '.join(map(_text, labels))}: {_text(how)}" for how, labels in kinds.items()]
+        parts.append(f"Tuning: {'; '.join(told)}.")
+    parts.append(f"Run on {_text(words.machines(group))}.")
+    notes = [f"{_text(row.label)}: {_text('; '.join(row.notes))}" for row in group.rows if row.notes]
+    if notes:
+        parts.append(f"¹ {'. '.join(notes)}.")
+    return " ".join(parts)
+
+
+def _cell(cell: Cell) -> str:
+    number = words.number(cell)
+    if cell.best:
+        return f"**{number}**"
+    if cell.second:
+        number = f"<u>{number}</u>"
+    return number + (words.TIED if cell.tied else "")
+
+
+def _test_selected(group: Group, metrics: Sequence[str]) -> str:
+    rows = []
+    for row in group.rows:
+        found = [record.metrics.test_selected for record in row.records if record.metrics.test_selected]
+        if not found:
+            continue
+        means = []
+        for metric in metrics:
+            values = [chosen.metrics.get(metric.lower()) for chosen in found]
+            known = [value for value in values if value is not None]
+            means.append(words.number(_over_seeds(known)) if known else "-")
+        rows.append([_text(row.label), *means])
+    return _pipe(["", *metrics], rows) if rows else ""
+
+
+def _over_seeds(values: Sequence[float]) -> Cell:
+    import statistics
+
+    return Cell(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def _published(group: Group, metrics: Sequence[str]) -> str:
+    rows = [
+        [
+            _text(entry.model),
+            *(f"{entry.metrics[m.lower()]:.4f}" if m.lower() in entry.metrics else "-" for m in metrics),
+            _text(entry.protocol),
+            _text(entry.source),
+        ]
+        for entry in group.published
+    ]
+    return _pipe(["", *metrics, "protocol", "source"], rows)
+
+
+def _slices(group: Group, metric: str) -> list[str]:
+    """Tables of the first metric by users' history, items' popularity and without each modality."""
+    parts = []
+    for title, kind in (
+        ("users by training interactions", "users_by_history"),
+        ("test items by training interactions (0: cold)", "items_by_popularity"),
+    ):
+        found = {row.label: _groups(row, kind, metric.lower()) for row in group.rows}
+        names = list(dict.fromkeys(name for of_row in found.values() for name in of_row))
+        if names:
+            rows = [[_text(label), *(_decimal(of_row.get(name)) for name in names)] for label, of_row in found.items()]
+            parts += [f"{metric}, {title}:", _pipe(["", *names], rows)]
+    missing = {row.label: _without(row, metric.lower()) for row in group.rows}
+    names = list(dict.fromkeys(name for of_row in missing.values() for name in of_row))
+    if names:
+        rows = [
+            [
+                _text(row.label),
+                _decimal(row.cells[metric.lower()].mean),
+                *(_decimal(missing[row.label].get(n)) for n in names),
+            ]
+            for row in group.rows
+            if missing[row.label]
+        ]
+        header = ["", "with all", *(f"without {_text(name)}" for name in names)]
+        parts += [f"{metric} of the trained models when they score without one modality:", _pipe(header, rows)]
+    beyond = _beyond(group)
+    if beyond:
+        parts += [
+            "Beyond accuracy (RecBole's metrics, and the share of items with each modality that anyone gets):",
+            beyond,
+        ]
+    return parts
+
+
+def _groups(row: Row, kind: str, metric: str) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for record in row.records:
+        for part in getattr(record.slices, kind, []):
+            if part.metrics.get(metric) is not None:
+                found.setdefault(part.group, []).append(part.metrics[metric])
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _without(row: Row, metric: str) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for record in row.records:
+        for name, metrics in (record.slices.without_modality if record.slices else {}).items():
+            value = metrics.get(metric)
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _beyond(group: Group) -> str:
+    names = list(dict.fromkeys(name for row in group.rows for record in row.records for name in record.beyond_accuracy))
+    longest = max((int(name.partition("@")[2] or 0) for name in names), default=0)
+    names = [name for name in names if name.endswith(f"@{longest}")]
+    covered = list(dict.fromkeys(name for row in group.rows for r in row.records for name in r.coverage_by_modality))
+    if not names:
+        return ""
+    rows = []
+    for row in group.rows:
+        cells = [row.mean(lambda record, name=name: record.beyond_accuracy.get(name)) for name in names]
+        cells += [
+            row.mean(
+                lambda record, name=name: (
+                    record.coverage_by_modality.get(name, {}).get("observed", {}).get(f"itemcoverage@{longest}")
+                )
+            )
+            for name in covered
+        ]
+        rows.append([_text(row.label), *(_decimal(cell) for cell in cells)])
+    return _pipe(["", *names, *(f"coverage of {_text(name)}" for name in covered)], rows)
+
+
+def _decimal(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _pipe(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _text(value: str) -> str:
+    """`value` as text that cannot break a table or become markup."""
+    for sign in "\\`*_[]<>|":
+        value = value.replace(sign, f"\\{sign}")
+    return " ".join(value.split())

@@ -1,0 +1,83 @@
+"""The words of a board that all of its views share."""
+
+from __future__ import annotations
+
+from recbole_diffmm.leaderboard.board import Cell, Group, Row
+from recbole_diffmm.leaderboard.statistics import LEVEL, POWER
+
+TIED = "°"
+
+LEGEND = (
+    f"Mean ± standard deviation over seeds. Bold: best; underlined: second; {TIED}: not distinguishable from the best "
+    f"(paired t-test over users on averages over seeds, Holm-corrected, {LEVEL:g})."
+)
+
+
+def masked(group: Group) -> str:
+    """Return whose items a table leaves out of its lists, in words."""
+    return {"train": "training items", "train+valid": "training and validation items"}[group.masking]
+
+
+def facts(group: Group) -> list[tuple[str, str]]:
+    """Return what a table must say to be read rightly, as pairs of name and value."""
+    found = [
+        ("dataset", group.dataset),
+        ("users, items, interactions", f"{group.n_users:,}, {group.n_items:,}, {group.n_inter:,}"),
+        ("split", group.split_hash[:12]),
+        ("modalities", ", ".join(group.modalities) or "none"),
+        ("protocol", group.protocol),
+        ("epoch selected by", group.selection),
+        ("masked at test", masked(group)),
+        ("seeds", group.seeds),
+    ]
+    if group.n_tested is not None:
+        found.append(("users tested", f"{group.n_tested:,}"))
+    for metric, tests in list(group.tests.items())[:1]:
+        if tests.smallest is not None:
+            found.append(
+                (
+                    "smallest difference that shows",
+                    f"{tests.smallest:.4f} in {metric} (with power {POWER:g} at level {LEVEL:g}, uncorrected)",
+                )
+            )
+    return found
+
+
+def number(cell: Cell) -> str:
+    """Return a cell as `0.1010 ± 0.0014`, without deviation where there is one seed."""
+    return f"{cell.mean:.4f}" + (f" ± {cell.deviation:.4f}" if cell.deviation is not None else "")
+
+
+def epochs(row: Row) -> str:
+    """Return the selected epochs of a row's runs, once where they are the same."""
+    values = ["-" if record.best_epoch is None else str(record.best_epoch) for record in row.records]
+    return values[0] if len(set(values)) == 1 else ", ".join(values)
+
+
+def seconds(row: Row) -> str:
+    """Return the seconds to the selected epoch, a mean over seeds."""
+    value = row.mean(lambda record: record.seconds.get("to_best_epoch"))
+    return "-" if value is None else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def memory(row: Row) -> str:
+    """Return the peak memory of the process, and of the device where there is one, in MiB."""
+    host = row.mean(lambda record: record.peak_memory_mb.get("host"))
+    device = row.mean(lambda record: record.peak_memory_mb.get("device"))
+    parts = ["-" if host is None else f"{host:.0f}"] + ([] if device is None else [f"{device:.0f} on the device"])
+    return ", ".join(parts)
+
+
+def machines(group: Group) -> str:
+    """Return what the runs of a table ran on, in words."""
+    devices = dict.fromkeys(
+        f"{record.device}, {record.threads} thread{'s' if record.threads > 1 else ''}"
+        for row in group.rows
+        for record in row.records
+    )
+    commits = dict.fromkeys(
+        (record.code.commit or "installed package")[:9] + (" and changes" if record.code.dirty else "")
+        for row in group.rows
+        for record in row.records
+    )
+    return f"{'; '.join(devices)}; code: {', '.join(commits)}"
