@@ -96,11 +96,20 @@ def _parser() -> argparse.ArgumentParser:
     leaderboard.add_argument("--workers", type=int, help="runs at a time (default: one a GPU, or as cores allow)")
     leaderboard.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786")
     leaderboard.add_argument("--rerun_stale", action="store_true", help="run again what code or data changed for")
+    leaderboard.add_argument(
+        "--render", type=Path, metavar="FOLDER", help="write a board's views from its records alone"
+    )
+    leaderboard.add_argument(
+        "--compare", type=Path, nargs=2, metavar="RECORD", help="tell what changed between two runs"
+    )
 
     tune = _command(commands, "tune", _tune, "search a model's best settings on validation", settings=True)
     tune.add_argument("-m", "--model", help="a model's name, or a row's with --board")
     tune.add_argument("-d", "--dataset", default="ml-100k", help="a dataset's name (default: ml-100k)")
     tune.add_argument("--trials", type=int, default=20, help="settings to try (default: 20)")
+    tune.add_argument(
+        "--minutes", type=float, help="begin no trial after so many minutes of training (default: no end)"
+    )
     tune.add_argument("--board", help="tune every row of a leaderboard with its budget; --model names one of them")
     tune.add_argument("--space", type=Path, metavar="FILE", help="ranges (default: properties/tune/<Model>.yaml)")
     tune.add_argument("--workers", type=int, help="trials at a time (default: one a GPU, or as cores allow)")
@@ -184,14 +193,45 @@ def _compare(given: Any, settings: list[str]) -> None:
 
 
 def _leaderboard(given: Any, _: list[str]) -> None:
+    if sum(bool(asked) for asked in (given.board, given.render, given.compare)) != 1:
+        raise UserError(
+            "give one of: a board (a YAML file, or one of properties/leaderboard/, such as quick), --render FOLDER, "
+            "--compare A.json B.json"
+        )
+    if given.compare:
+        from recbole_diffmm.leaderboard.difference import describe
+
+        _say(describe(*given.compare))
+        return
+    from recbole_diffmm.leaderboard.render import render
+
+    if given.render:
+        board = render(given.render)
+        if board is None:
+            raise UserError(f"{given.render} holds no board.json; recbole-diffmm leaderboard BOARD writes it")
+        _say_board(board, given.render)
+        return
     from recbole_diffmm.leaderboard.make import make
 
-    if given.board is None:
-        raise UserError("no leaderboard is given; name a YAML file, or one of properties/leaderboard/, such as quick")
     made = make(given.board, given.workers, given.scheduler, given.rerun_stale)
+    board = render(made.folder, made.data_path, only_if_changed=True)
+    if board is None:
+        _say(f"nothing has changed: {made.folder / 'index.html'}")
+    else:
+        _say_board(board, made.folder)
+    if made.stale:
+        reasons = "; ".join(dict.fromkeys(made.stale.values()))
+        _say(f"{len(made.stale)} runs are stale ({reasons}); --rerun_stale runs them again")
     if made.failures:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in made.failures.items())
         raise UserError(f"{len(made.failures)} runs failed, the same command tries them again: {reasons}")
+
+
+def _say_board(board: Any, folder: Path) -> None:
+    from recbole_diffmm.leaderboard.views.terminal import render
+
+    _say(render(board))
+    _say(f"wrote {folder / 'index.html'}, board.md, board.csv, board.tex")
 
 
 def _tune(given: Any, settings: list[str]) -> None:
@@ -212,7 +252,18 @@ def _tune(given: Any, settings: list[str]) -> None:
             raise UserError("no model to tune: give --model NAME, or --board NAME for every row of a leaderboard")
         files = tuple(given.config_files.split())
         overrides = parse_overrides(settings)
-        found = [Search(given.model, given.dataset, given.trials, given.label, files, overrides, given.space)]
+        found = [
+            Search(
+                given.model,
+                given.dataset,
+                given.trials,
+                given.label,
+                files,
+                overrides,
+                given.space,
+                minutes=given.minutes,
+            )
+        ]
     for search in found:
         result = tune(search, given.out, given.reports, given.storage, given.workers)
         _say(f"{search.name}: validation {result.score:.4f} with {json.dumps(result.settings)}")

@@ -144,15 +144,18 @@ def carry_out(jobs: Iterable[Job], slots: Sequence[Slot], watcher: Watcher) -> N
     A process says `{"done": ...}` when it is; whatever else it ends with is a failure of its job alone. When this
     process is interrupted or killed, the others end with it.
     """
-    waiting, free = list(jobs), list(slots)
+    waiting, free = iter(jobs), list(slots)
     with selectors.DefaultSelector() as selector:
         try:
-            while waiting or selector.get_map():
-                while waiting and free:
-                    job, slot = waiting.pop(0), free.pop(0)
+            while True:
+                # Asked for when a slot is free and not before: what is left of a budget may decide.
+                while free and (job := next(waiting, None)) is not None:
+                    slot = free.pop(0)
                     watcher.started(job)
                     worker = WorkerProcess(job.module, job.request, slot.environment)
                     selector.register(worker.output, selectors.EVENT_READ, (job, slot, worker, {}))
+                if not selector.get_map():
+                    break
                 for key, _ in selector.select():
                     job, slot, worker, last = key.data
                     message = worker.message()

@@ -20,6 +20,7 @@ class Made:
 
     Attributes:
         folder: Where its records and views lie.
+        data_path: Where its datasets lie.
         manifest: Its rows.
         done: Runs done now.
         failures: Why runs failed, by name.
@@ -27,6 +28,7 @@ class Made:
     """
 
     folder: Path
+    data_path: Path
     manifest: Manifest
     done: int
     failures: dict[str, str]
@@ -64,7 +66,8 @@ def make(
         runs = plan.pending(planned, rerun_stale)
         failures = _carry_out(runs, len(planned) - len(runs), folder, workers, scheduler, progress) if runs else {}
     stale = {run.name: run.why for run in planned if run.state == "stale" and run not in runs}
-    return Made(folder, board, len(runs) - len(failures), failures, stale)
+    data_path = Path(str(spec.settings.get("data_path", "dataset")))
+    return Made(folder, data_path, board, len(runs) - len(failures), failures, stale)
 
 
 def _carry_out(

@@ -69,7 +69,8 @@ class Progress:
             self._done += 1
         else:
             self._failed += 1
-            self._bar.write(f"failed: {run.task}: {reason}", file=sys.stderr)
+            if not self._bar.disable:
+                self._bar.write(f"failed: {run.task}: {reason}", file=sys.stderr)
         self._show()
 
     def close(self) -> None:

@@ -59,6 +59,7 @@ class Tuning(_Part):
     """The budget that every model of the board was tuned with, on validation."""
 
     trials: int = Field(ge=1)
+    minutes: float | None = Field(None, gt=0)  # of training, after which no further trial begins
     reports: str = "results/tuning"  # folder of the reports of `recbole-diffmm tune`
 
 

@@ -34,19 +34,26 @@ def _words(board: str, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
     name = f"{tuning.reports}/{entry.slug}-{dataset}.json"
     try:
         report: dict[str, Any] = json.loads(Path(find_file(name)).read_text(encoding="utf-8"))
-        budget, objective = int(report["budget"]["trials"]), str(report["objective"])
+        budget, objective = report["budget"], str(report["objective"])
+        found, done = Tuning(trials=budget["trials"], minutes=budget["minutes"]), len(report["trials"])
     except UserError:
         raise UserError(
             f"{entry.name} on {dataset} is not tuned ({name} is missing): {command}, or say `untuned: <why>` in its row"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{name} is no report of recbole-diffmm tune; delete it and tune again: {command}") from None
-    if budget != tuning.trials:
+    if (found.trials, found.minutes) != (tuning.trials, tuning.minutes):
         raise UserError(
-            f"{entry.name} on {dataset} was tuned with {budget} trials, the board states {tuning.trials} for all: "
+            f"{entry.name} on {dataset} was tuned with {_budget(found)}, the board states {_budget(tuning)} for all: "
             f"{command}"
         )
-    return f"{budget} trials on {objective}"
+    return (
+        f"{done} trials within {_budget(tuning)}, on {objective}" if tuning.minutes else f"{done} trials on {objective}"
+    )
+
+
+def _budget(tuning: Tuning) -> str:
+    return f"{tuning.trials} trials" + (f" or {tuning.minutes:g} minutes" if tuning.minutes else "")
 
 
 def searches(spec: Spec, models: Collection[str] = ()) -> list[Search]:
@@ -73,6 +80,7 @@ def searches(spec: Spec, models: Collection[str] = ()) -> list[Search]:
             entry.slug,
             config_files(spec, entry, dataset),
             {**spec.settings, **entry.settings},
+            minutes=spec.tuning.minutes,
         )
         for dataset in spec.datasets
         for entry in rows.values()

@@ -39,6 +39,7 @@ def report(
                 "objective": selection(config),
                 "budget": {
                     "trials": search.trials,
+                    "minutes": search.minutes,
                     "epochs": config["epochs"],
                     "stopping_step": config["stopping_step"],
                 },
@@ -124,7 +125,7 @@ def write_settings(path: Path, content: Mapping[str, Any]) -> Path:
     best, budget = content["best"], content["budget"]
     states = ", ".join(f"{count} {state}" for state, count in content["states"].items())
     lines = [
-        f"# {content['model']} on {content['dataset']}: the best of {budget['trials']} trials by "
+        f"# {content['model']} on {content['dataset']}: the best of {len(content['trials'])} trials by "
         f"{content['objective']} ({best['score']:.4f}), seed {content['seed']}.",
         f"# Found by recbole-diffmm tune over {content['space']['file']} ({states}; at most {budget['epochs']} epochs, "
         f"patience {budget['stopping_step']}).",

@@ -20,6 +20,7 @@ class Search:
         settings: Settings that hold for all trials and win over the files.
         space: File of the ranges; `properties/tune/<Model>.yaml` by default.
         seed: Of the sampler.
+        minutes: No trial begins once those before have trained for so long together; None for no such end.
     """
 
     model: str
@@ -30,6 +31,7 @@ class Search:
     settings: dict[str, Any] = field(default_factory=dict)
     space: Path | None = None
     seed: int = 0
+    minutes: float | None = None
 
     @property
     def name(self) -> str:

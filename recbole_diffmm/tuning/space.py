@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,7 +77,9 @@ class Range(BaseModel):
             return None
         if self.step is not None and abs((value - self.low) / self.step - round((value - self.low) / self.step)) > 1e-9:
             return None
-        return int(value) if self.kind == "int" else float(value)
+        if self.kind == "float":
+            return float(value)
+        return int(value) if value == int(value) else None
 
     @staticmethod
     def _label(value: Any) -> Any:
@@ -113,8 +117,8 @@ def _read_lines(path: Path) -> dict[str, Any]:
     values = {}
     for line in lines:
         if line.strip() and not line.lstrip().startswith("#"):
-            name, _, rest = line.strip().partition(" ")
-            values[name] = rest
+            name, *rest = line.split(None, 1)
+            values[name] = rest[0].strip() if rest else ""
     return values
 
 
@@ -127,6 +131,9 @@ def _range(name: str, value: Any, path: Path) -> Range:
                 if key not in {"low", "high", "step", "log"}:
                     hint = nearest(str(key), ["low", "high", "step", "log"], cutoff=0.3)
                     raise UserError(f"{name} in {path}: unknown key {key!r}{hint}; write {_FORMS}")
+            if "low" not in value or "high" not in value:
+                missing = "low" if "low" not in value else "high"
+                raise UserError(f"{name} in {path}: {missing} is missing; write {_FORMS}")
             whole = all(isinstance(value.get(key, 0), int) for key in ("low", "high", "step"))
             return Range(kind="int" if whole else "float", **value)
         if isinstance(value, str):
@@ -134,25 +141,43 @@ def _range(name: str, value: Any, path: Path) -> Range:
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UserError(f"{name} in {path}: {message}; write {_FORMS}") from None
-    except (ValueError, yaml.YAMLError):
+    except (ArithmeticError, ValueError, yaml.YAMLError):
         pass
     raise UserError(f"{name} in {path}: cannot read {value!r} as a range; write {_FORMS}")
 
 
 def _recbole_range(text: str) -> Range:
     """RecBole's `choice [1,2]`, `uniform 0,1`, `quniform 8,64,8` and `loguniform -8,-4` (exponents of e)."""
-    kind, _, rest = text.strip().partition(" ")
+    kind, rest = (*text.split(None, 1), "", "")[:2]
     if kind == "choice":
-        values = yaml.load(rest, Loader=Loader)
-        if not isinstance(values, list):
+        try:
+            values = ast.literal_eval(rest.strip())  # where RecBole evaluates code
+        except (SyntaxError, TypeError, ValueError):
+            values = yaml.load(rest, Loader=Loader)
+        if not isinstance(values, (list, tuple)):
             raise ValueError(rest)
-        return Range(kind="choice", values=tuple(values))
+        return Range(kind="choice", values=tuple(map(_setting, values)))
     numbers = [float(part) for part in re.split(r"[,\s]+", rest.strip())]
     if kind == "uniform" and len(numbers) == 2:
         return Range(kind="float", low=numbers[0], high=numbers[1])
     if kind == "loguniform" and len(numbers) == 2:
         return Range(kind="float", low=math.exp(numbers[0]), high=math.exp(numbers[1]), log=True)
     if kind == "quniform" and len(numbers) == 3:
-        whole = all(number.is_integer() for number in numbers)
-        return Range(kind="int" if whole else "float", low=numbers[0], high=numbers[1], step=numbers[2])
+        low, high, step = numbers
+        if low < high and step > 0:  # Hyperopt draws from low to high and rounds to the nearest multiple of the step
+            low, high = (_multiple(end, step) for end in (low, high))
+        whole = all(number.is_integer() for number in (low, high, step))
+        return Range(kind="int" if whole else "float", low=low, high=high, step=step)
     raise ValueError(text)
+
+
+def _multiple(number: float, step: float) -> float:
+    return float(Decimal(str(step)) * round(Decimal(str(number)) / Decimal(str(step))))
+
+
+def _setting(value: Any) -> Any:
+    """What RecBole makes of a chosen value: it reads a text once more, so that '[64,32]' is how to choose a list."""
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (SyntaxError, TypeError, ValueError):
+        return {"true": True, "false": False}.get(value.lower(), value)

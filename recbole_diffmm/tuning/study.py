@@ -76,6 +76,14 @@ def give_up_running(study: optuna.Study) -> int:
     return len(lost)
 
 
+def fail(study: optuna.Study, number: int, reason: str) -> None:
+    """End a trial whose process has died; it counts, for another one with its settings might well die too."""
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        if trial.number == number:
+            study._storage.set_trial_user_attr(trial._trial_id, "error", reason)
+            study.tell(number, state=TrialState.FAIL)
+
+
 def enqueue_shipped(study: optuna.Study, space: Mapping[str, Range], config: Any) -> None:
     """Try what the model is set to anyway first, as far as the ranges hold it."""
     if study.get_trials():

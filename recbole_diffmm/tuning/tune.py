@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.process import Job, carry_out, only_one, same_environment, slots
+from recbole_diffmm.record import run_name
 from recbole_diffmm.tuning.report import report, write_pictures, write_settings
 from recbole_diffmm.tuning.search import Search
 from recbole_diffmm.tuning.space import Range, load_space
@@ -56,44 +58,63 @@ def tune(
         UserError: A setting or range is wrong, the study is one of other settings, or no trial ended well.
     """
     from recbole_diffmm.config import Config
-    from recbole_diffmm.tuning import study as studies
 
+    try:
+        from recbole_diffmm.tuning import study as studies
+    except ImportError:
+        raise UserError('tune needs Optuna, which is not installed; run: pip install "recbole-diffmm[tune]"') from None
     if search.trials < 1:
         raise UserError(f"--trials is {search.trials}; give at least 1")
+    if search.minutes is not None and search.minutes <= 0:
+        raise UserError(f"--minutes is {search.minutes:g}; give more than 0")
     space, source = load_space(search.model, search.space)
     with same_environment():
         config = Config(search.model, search.dataset, list(search.config_files), None, {**_QUIET, **search.settings})
     for name in space:
         if name not in config._known_keys():
             raise UserError(f"{source} searches {name!r}, which is no setting of {search.model}; see its settings")
+        if name in search.settings:
+            raise UserError(f"{source} searches {name}, which is set to {search.settings[name]!r}; leave one out")
     bigger = bool(config["valid_metric_bigger"])
     where = storage or str(reports / f"{search.name}.journal")
     with only_one(reports):
         study = studies.open_study(where, search.name, bigger, search.seed, search.trials)
-        _same_question(study, _question(search, space), where)
+        _same_question(study, {"question": _question(search, space), "configuration": run_name(config)}, where)
         if storage is None:  # elsewhere others may be at work on it
             studies.give_up_running(study)
         studies.enqueue_shipped(study, space, config)
         n_spent = len(studies.spent(study))
-        jobs = [
+        jobs = (
             Job(f"{search.name} trial {number}", _WORKER, _request(search, space, where, bigger, number))
             for number in range(n_spent, search.trials)
-        ]
-        with _Trials(search, n_spent, progress) as watcher:
-            carry_out(jobs, slots(workers, max(len(jobs), 1)), watcher)
-        if storage is None:
-            studies.give_up_running(study)
-        trials = studies.spent(study)
+            if not _over(search, studies.spent(study))
+        )
+        with _Trials(search, study, n_spent, progress) as watcher:
+            carry_out(jobs, slots(workers, max(search.trials - n_spent, 1)), watcher)
+        # Elsewhere others may have spent more at the same time; the budget is what is stated.
+        trials = studies.spent(study)[: search.trials]
+        if len(trials) < search.trials and not _over(search, trials):
+            raise UserError(
+                f"only {len(trials)} of {search.trials} trials of {search.name} ended "
+                f"({'; '.join(dict.fromkeys(watcher.reasons))}); the same command goes on"
+            )
         winner = studies.best(trials, bigger)
         if winner is None:
-            reasons = dict.fromkeys(watcher.reasons)
-            raise UserError(f"no trial of {search.name} ended well: {'; '.join(reasons) or 'all were pruned'}")
+            reason = next(filter(None, (trial.user_attrs.get("error") for trial in trials)), "all were pruned")
+            raise UserError(f"no trial of {search.name} ended well: {reason}; delete {where} to begin anew")
         content = report(search, space, source, config, study, trials, winner)
         files = (
             write_settings(out / f"{search.name}.yaml", content),
             *write_pictures(reports / search.name, content, study),
         )
     return Found(content["best"]["settings"], content["best"]["score"], files)
+
+
+def _over(search: Search, trials: Sequence[Any]) -> bool:
+    """Whether these trials have used up the minutes of a search."""
+    if search.minutes is None:
+        return False
+    return sum(trial.user_attrs.get("seconds") or 0.0 for trial in trials) >= 60 * search.minutes
 
 
 def _question(search: Search, space: Mapping[str, Range]) -> str:
@@ -104,15 +125,16 @@ def _question(search: Search, space: Mapping[str, Range]) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _same_question(study: Any, question: str, where: str) -> None:
-    asked = study.user_attrs.get("question")
-    if asked is None:
-        study.set_user_attr("question", question)
-    elif asked != question:
-        raise UserError(
-            f"the study in {where} was begun with other settings or ranges; delete it to begin anew, or give another "
-            "--label"
-        )
+def _same_question(study: Any, asked: Mapping[str, str], where: str) -> None:
+    before = study.user_attrs
+    for key, value in asked.items():
+        if key not in before:
+            study.set_user_attr(key, value)
+        elif before[key] != value:
+            raise UserError(
+                f"the study in {where} was begun with other settings or ranges; delete it to begin anew, or give "
+                "another --label"
+            )
 
 
 def _request(search: Search, space: Mapping[str, Range], where: str, bigger: bool, number: int) -> dict[str, Any]:
@@ -133,8 +155,10 @@ def _request(search: Search, space: Mapping[str, Range], where: str, bigger: boo
 class _Trials:
     """Watches the trials of a search, with one bar."""
 
-    def __init__(self, search: Search, n_spent: int, shown: bool) -> None:
+    def __init__(self, search: Search, study: Any, n_spent: int, shown: bool) -> None:
         self.reasons: list[str] = []
+        self._study = study
+        self._numbers: dict[str, int] = {}
         self._bar = tqdm(
             total=search.trials, initial=n_spent, desc=search.name, unit="trial", disable=not shown, dynamic_ncols=True
         )
@@ -149,6 +173,8 @@ class _Trials:
         """Nothing is worth a line yet."""
 
     def told(self, job: Job, message: dict[str, Any]) -> None:
+        if "trial" in message:
+            self._numbers[job.name] = message["trial"]
         if "score" in message:
             self._bar.set_postfix_str(f"epoch {message['epoch']}: {message['score']:.4f}")
 
@@ -156,4 +182,9 @@ class _Trials:
         self._bar.update()
         if failed is not None:
             self.reasons.append(failed["failed"])
-            self._bar.write(f"failed: {job.name}: {failed['failed']}")
+            if job.name in self._numbers:
+                from recbole_diffmm.tuning.study import fail
+
+                fail(self._study, self._numbers[job.name], failed["failed"])
+            if not self._bar.disable:
+                self._bar.write(f"failed: {job.name}: {failed['failed']}", file=sys.stderr)

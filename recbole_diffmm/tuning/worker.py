@@ -17,29 +17,37 @@ def main() -> int:
         try:
             tell({"done": trial(asked, tell)})
         except Exception as error:
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            tell({"failed": " ".join(reason.split()), "details": traceback.format_exc()})
+            tell({"failed": _reason(error), "details": traceback.format_exc()})
             return 1
     return 0
 
 
-def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int:
-    """Do one trial and return its number; one that ends with an error is told to the study as failed."""
+def _reason(error: Exception) -> str:
+    return " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+
+
+def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int | None:
+    """Do one trial and return its number; one that ends with an error is told to the study as failed.
+
+    Where others, elsewhere, have spent the rest of the budget, nothing is done.
+    """
     import optuna
     from optuna.trial import TrialState
 
     from recbole_diffmm.cli import quiet_libraries
     from recbole_diffmm.quick_start import validate
     from recbole_diffmm.tuning.space import Range
-    from recbole_diffmm.tuning.study import open_study
+    from recbole_diffmm.tuning.study import open_study, spent
 
     quiet_libraries()
     study = open_study(asked["storage"], asked["study"], asked["bigger"], asked["sampler_seed"], asked["trials"])
+    if len(spent(study)) >= asked["trials"]:
+        return None
     now = study.ask()
+    tell({"trial": now.number})
     space = {name: Range.model_validate(value) for name, value in asked["space"].items()}
     drawn = {name: value.draw(name, now) for name, value in space.items()}
     settings = {**gpu_settings(asked["settings"]), **drawn}
-    tell({"trial": now.number})
     started = time.perf_counter()
 
     def on_epoch(epoch: int, score: float) -> None:
@@ -55,7 +63,7 @@ def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int:
         study.tell(now, state=TrialState.PRUNED)
         return now.number
     except Exception as error:
-        now.set_user_attr("error", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        now.set_user_attr("error", _reason(error))
         study.tell(now, state=TrialState.FAIL)
         raise
     now.set_user_attr("seconds", result.seconds)

@@ -60,7 +60,7 @@ def render(board: Board) -> str:
         ["table.js", "pictures.js", "board.js"],
         pictures={
             "figures": {
-                f"{shown.id}-{figure.key}": {"data": figure.data, "layout": figure.layout}
+                f"{shown.id}-{figure.key}": figure.drawn
                 for shown, of_group in zip(tables, drawn, strict=True)
                 for figure in of_group
             },

@@ -1,21 +1,17 @@
-"""The pictures of a table as Plotly figures, plain dictionaries, each with its numbers as a table.
-
-Colours are names of the style's variables, such as ``--c3``: `pictures.js` puts in their values, those of light or dark.
-A trace says by ``row`` whose it is, so that the page's filter hides it.
-"""
+"""The pictures of a table as Plotly figures, plain dictionaries, each with its numbers as a table."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 from recbole_diffmm.leaderboard.board import Group, Row
-from recbole_diffmm.leaderboard.statistics import LEVEL
+from recbole_diffmm.leaderboard.statistics import LEVEL, Comparison
 from recbole_diffmm.leaderboard.views import html_words as words
+from recbole_diffmm.leaderboard.views.figure import Figure, along, axis, plain, rounded
 from recbole_diffmm.leaderboard.views.html_table import COLOURS, seconds_to_best
 from recbole_diffmm.record import Metrics, Record
 
@@ -29,33 +25,6 @@ _BEYOND_HINTS = {
     "giniindex": "0: every item is recommended equally often",
     "averagepopularity": "mean training interactions of what is recommended",
 }
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture and its numbers.
-
-    Attributes:
-        key: Its kind.
-        title: What stands above it.
-        about: How to read it, in a sentence.
-        data: Plotly's traces.
-        layout: Plotly's layout, as far as it is this figure's own.
-        header: Of the table of its numbers.
-        table: Its rows.
-        size: ``wide``, ``half`` or ``small``.
-        swatches: Colours and their meaning, where Plotly's legend cannot tell.
-    """
-
-    key: str
-    title: str
-    about: str
-    data: list[dict[str, Any]]
-    layout: dict[str, Any]
-    header: list[str]
-    table: list[list[str]]
-    size: str = "half"
-    swatches: list[tuple[str, str]] = field(default_factory=list)
 
 
 def figures(group: Group, metric: str) -> list[Figure]:
@@ -92,11 +61,6 @@ def figures(group: Group, metric: str) -> list[Figure]:
     return [figure for figure in found if figure is not None]
 
 
-def plain(text: str) -> str:
-    """Return `text` so that Plotly, which reads some tags, shows it as it is."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def _names(rows: Iterable[Row]) -> list[str]:
     """Labels short enough for a legend or an axis, still different from each other."""
     names: list[str] = []
@@ -112,14 +76,6 @@ def _colour(index: int) -> str:
 
 def _dash(index: int) -> str:
     return _DASHES[index // COLOURS % len(_DASHES)]
-
-
-def _round(values: Iterable[float | None]) -> list[float | None]:
-    return [None if value is None else round(value, 6) for value in values]
-
-
-def _axis(title: str, **more: Any) -> dict[str, Any]:
-    return {"title": {"text": plain(title)}, **more}
 
 
 def curve_of(record: Record) -> tuple[list[int], list[float | None]]:
@@ -151,7 +107,7 @@ def _curves(group: Group) -> Figure | None:
                 by_epoch.setdefault(epoch, []).append(value)  # type: ignore[arg-type]
             if len(of_row) > 1 and len(epochs) > 1:
                 thin = {"mode": "lines", "line": {**line, "width": 1}, "opacity": 0.35, "hoverinfo": "skip"}
-                data.append({**mine, **_along(epochs, values), **thin, "showlegend": False})
+                data.append({**mine, **along(epochs, values), **thin, "showlegend": False})
         # Where a seed has stopped, the mean of the others would jump: the thick line ends there.
         mean = {epoch: fmean(values) for epoch, values in sorted(by_epoch.items()) if len(values) == len(of_row)}
         means.append(mean)
@@ -161,7 +117,7 @@ def _curves(group: Group) -> Figure | None:
             thick: dict[str, Any] = {"x": [0, last], "y": [level, level], "line": {**line, "width": 2, "dash": "dot"}}
             hover["hovertemplate"] = "one pass: %{y:.4f}"
         else:
-            thick = {**_along(list(mean), list(mean.values())), "line": {**line, "width": 2.5}}
+            thick = {**along(list(mean), list(mean.values())), "line": {**line, "width": 2.5}}
         mode = "lines" if last > 0 else "markers"
         data.append({**mine, **thick, **hover, "mode": mode, "marker": {"color": _colour(index), "size": 9}})
         data += _selected(row, of_row, mine, index)
@@ -172,7 +128,7 @@ def _curves(group: Group) -> Figure | None:
         f"{group.selection[:1].upper()}{group.selection[1:]} by epoch: thick the mean over seeds, thin each seed, a dot "
         "the selected epoch. A dotted level is a model that learns in one pass.",
         data,
-        {"xaxis": _axis("epoch, from 0", rangemode="tozero"), "yaxis": _axis(group.selection), "height": 440},
+        {"xaxis": axis("epoch, from 0", rangemode="tozero"), "yaxis": axis(group.selection), "height": 440},
         ["Mean over seeds, epoch", *map(str, shown)],
         [
             [row.label, *(words.metric(mean.get(epoch)) for epoch in shown)]
@@ -180,13 +136,6 @@ def _curves(group: Group) -> Figure | None:
         ],
         size="wide",
     )
-
-
-def _along(epochs: Sequence[int], values: Sequence[float | None]) -> dict[str, Any]:
-    """Points of a curve, without their epochs where they count up by themselves."""
-    if epochs and list(epochs) == list(range(epochs[0], epochs[0] + len(epochs))):
-        return {"x0": epochs[0], "dx": 1, "y": _round(values)}
-    return {"x": list(epochs), "y": _round(values)}
 
 
 def _selected(row: Row, runs: Sequence[Any], mine: dict[str, Any], index: int) -> list[dict[str, Any]]:
@@ -201,7 +150,7 @@ def _selected(row: Row, runs: Sequence[Any], mine: dict[str, Any], index: int) -
     hover = {"text": [f"seed {seed}" for seed in seeds], "hovertemplate": "%{text} selected epoch %{x}: %{y:.4f}"}
     name = _names([row])[0]
     return [
-        {**mine, **hover, "x": x, "y": _round(y), "mode": "markers", "marker": marker, "name": name, "showlegend": False}
+        {**mine, **hover, "x": x, "y": rounded(y), "mode": "markers", "marker": marker, "name": name, "showlegend": False}
     ]
 
 
@@ -224,6 +173,8 @@ def _cost(group: Group, metric: str) -> Figure | None:
     if not points:
         return None
     memory = [_memory(row) for _, _, _, row, _ in points]
+    low, high = (math.log(of(point[0] for point in points)) for of in (min, max))
+    right = low + 0.6 * (high - low)
     most = max((value for value, _ in memory if value is not None), default=1.0)
     data: list[dict[str, Any]] = []
     edge, height = [], -math.inf
@@ -234,7 +185,7 @@ def _cost(group: Group, metric: str) -> Figure | None:
     if len(edge) > 1:
         line = {"color": "--muted", "width": 1.5, "dash": "dot", "shape": "hv"}
         x, y, _ = zip(*edge, strict=True)
-        data.append({"type": "scatter", "mode": "lines", "x": x, "y": _round(y), "line": line, "hoverinfo": "skip"})
+        data.append({"type": "scatter", "mode": "lines", "x": x, "y": rounded(y), "line": line, "hoverinfo": "skip", "showlegend": False})
     for (seconds, cell, index, _, name), (used, where) in zip(points, memory, strict=True):
         size = 10 + 22 * math.sqrt((used or 0.0) / most)
         told = f"{words.amount(used)} MiB of {where}" if used is not None else "memory not known"
@@ -248,7 +199,8 @@ def _cost(group: Group, metric: str) -> Figure | None:
                 "error_y": {"array": [round(cell.deviation or 0.0, 6)], "color": _colour(index), "thickness": 1, "width": 3},
                 "marker": {"color": _colour(index), "size": round(size, 1), "opacity": 0.75, "line": {"width": 0}},
                 "text": [name],
-                "textposition": "top center",
+                # Beside the disc, on the side where there is room.
+                "textposition": "top left" if math.log(seconds) > right else "top right",
                 "cliponaxis": False,
                 "name": name,
                 "customdata": [told],
@@ -263,8 +215,8 @@ def _cost(group: Group, metric: str) -> Figure | None:
         "the more memory. The dotted line joins the rows that no other beats in both.",
         data,
         {
-            "xaxis": _axis("seconds to the selected epoch", type="log"),
-            "yaxis": _axis(metric),
+            "xaxis": axis("seconds to the selected epoch", type="log", dtick="D2", tickformat="~g"),
+            "yaxis": axis(metric),
             "height": 420,
             "showlegend": False,
         },
@@ -292,6 +244,23 @@ def _memory(row: Row) -> tuple[float | None, str]:
 # Worse to better, as far as the corrected test tells: from -3 (p < 0.001) over 0 (not distinguishable) to 3.
 _STEPS = ("--worse-3", "--worse-2", "--worse-1", "--same", "--better-1", "--better-2", "--better-3")
 _P_LIMITS = (LEVEL, 0.01, 0.001)
+_WRITTEN = 10  # rows whose differences are written into their cells
+
+
+def _against(pairs: Mapping[tuple[str, str], Comparison], first: str, second: str) -> tuple[float, float] | None:
+    """Difference and corrected p of one row against another, whichever way round the pair was tested."""
+    if (first, second) in pairs:
+        found = pairs[first, second]
+        return found.difference, found.t_holm
+    if (second, first) in pairs:
+        found = pairs[second, first]
+        return -found.difference, found.t_holm
+    return None
+
+
+def _step(difference: float, p: float) -> int:
+    level = sum(p < limit for limit in _P_LIMITS)
+    return level if difference > 0 else -level
 
 
 def _significance(group: Group, metric: str) -> Figure | None:
@@ -302,32 +271,18 @@ def _significance(group: Group, metric: str) -> Figure | None:
     rows = group.rows[:MOST]
     names = _names(rows)
     labels = [row.label for row in rows]
-    steps: list[list[int | None]] = []
-    told: list[list[str]] = []
-    for first in labels:
-        steps.append([])
-        told.append([])
-        for second in labels:
-            pair = tests.pairs.get((first, second))
-            turned = tests.pairs.get((second, first))
-            found = pair or turned
-            if found is None:
-                steps[-1].append(None)
-                told[-1].append("")
-                continue
-            apart = found.difference if pair else -found.difference
-            level = sum(found.t_holm < limit for limit in _P_LIMITS)
-            steps[-1].append(level if apart > 0 else -level)
-            told[-1].append(f"difference {words.difference(apart)}<br>{plain(words.p_value(found.t_holm))} (Holm)")
-    scale = [[place, colour] for i, colour in enumerate(_STEPS) for place in (i / 7, (i + 1) / 7)]
-    heat = {
+    compared = [[_against(tests.pairs, first, second) for second in labels] for first in labels]
+    heat: dict[str, Any] = {
         "type": "heatmap",
         "x": names,
         "y": names,
-        "z": steps,
-        "customdata": told,
-        "hovertemplate": "%{y} against %{x}<br>%{customdata}<extra></extra>",
-        "colorscale": scale,
+        "z": [[None if found is None else _step(*found) for found in line] for line in compared],
+        "customdata": [
+            ["" if found is None else f"{words.difference(found[0])}, {plain(words.p_value(found[1]))}" for found in line]
+            for line in compared
+        ],
+        "hovertemplate": "%{y} against %{x}<br>%{customdata} (Holm)<extra></extra>",
+        "colorscale": [[place, colour] for i, colour in enumerate(_STEPS) for place in (i / 7, (i + 1) / 7)],
         "zmin": -3.5,
         "zmax": 3.5,
         "showscale": False,
@@ -335,7 +290,10 @@ def _significance(group: Group, metric: str) -> Figure | None:
         "ygap": 2,
         "hoverongaps": False,
     }
-    axis = {"showgrid": False, "ticks": "", "type": "category"}
+    if len(rows) <= _WRITTEN:
+        heat["text"] = [["" if found is None else words.difference(found[0]) for found in line] for line in compared]
+        heat["texttemplate"] = "%{text}"
+    names_along = {"showgrid": False, "type": "category"}
     cut = f" The best {MOST} of {len(group.rows)} rows." if len(group.rows) > MOST else ""
     return Figure(
         "significance",
@@ -344,8 +302,8 @@ def _significance(group: Group, metric: str) -> Figure | None:
         f"{len(tests.pairs)} pairs.{cut}",
         [heat],
         {
-            "xaxis": {**axis, "tickangle": -35},
-            "yaxis": {**axis, "autorange": "reversed"},
+            "xaxis": {**names_along, "tickangle": -35},
+            "yaxis": {**names_along, "autorange": "reversed"},
             "height": max(420, 200 + 18 * len(rows)),
         },
         ["", "against", "Difference", "t, Holm", "Wilcoxon, Holm"],
@@ -392,9 +350,9 @@ def _slices(group: Group, metric: str, kind: str, title: str, about: str, of: st
         _by_category(group.rows, ticks, means, "%{y:.4f}"),
         {
             "xaxis": {"type": "category", "showgrid": False},
-            "yaxis": _axis(metric, rangemode="tozero"),
+            "yaxis": axis(metric, rangemode="tozero"),
             "barmode": "group",
-            "bargap": 0.25,
+            "bargap": {1: 0.6, 2: 0.4}.get(len(groups), 0.25),
             "height": 380,
         },
         ["Training interactions", *(f"{name.replace('-', '–')} ({words.count(sizes[name])} {of})" for name in groups)],
@@ -423,7 +381,7 @@ def _by_category(
     for index, (name, of_row) in enumerate(zip(_names(rows), values, strict=True)):
         if all(value is None for value in of_row):
             continue
-        trace = {"row": index, "name": name, "x": list(categories), "y": _round(of_row), "hovertemplate": number}
+        trace = {"row": index, "name": name, "x": list(categories), "y": rounded(of_row), "hovertemplate": number}
         if len(rows) > 8 and len(categories) > 1:
             line = {"color": _colour(index), "width": 2, "dash": _dash(index)}
             data.append({**trace, "type": "scatter", "mode": "lines+markers", "line": line})
@@ -465,14 +423,15 @@ def _without(group: Group, metric: str) -> Figure | None:
         "A bar to the right: it does better without.",
         _sideways(group.rows, [plain(f"without {name}") for name in names], percents),
         {
-            "xaxis": _axis(f"change of {metric}, %", zeroline=True),
+            "xaxis": axis(f"change of {metric}, %", zeroline=True),
             "yaxis": {"type": "category", "autorange": "reversed", "showgrid": False},
             "barmode": "group",
             "bargap": 0.3,
-            "height": max(300, 130 + 22 * len(names) * max(1, len(told))),
+            "height": max(260, 130 + 18 * len(names) * max(1, len(told))),
         },
         ["", "With all", *(f"Without {name}" for name in names)],
         told,
+        size="wide",
     )
 
 
@@ -494,7 +453,7 @@ def _sideways(
             "orientation": "h",
             "name": name,
             "y": list(categories),
-            "x": _round(of_row),
+            "x": rounded(of_row),
             "marker": {"color": _colour(index)},
             "hovertemplate": "%{x:+.2f} %",
         }

@@ -111,7 +111,8 @@ def _facts(record: Record) -> dict[str, Any]:
             "Test-selected, no fair estimate",
             {"selected by": chosen.selected_on, "epoch": chosen.epoch, **chosen.metrics},
         )
-    tell("Training", {"selected epoch": record.best_epoch, "epochs": record.epochs_run, "finished": record.finished})
+    tell("Training", {"selected epoch": record.best_epoch, "epochs": record.epochs_run})
+    tell("Training", {"finished": record.finished.replace("T", " ").replace("+00:00", " UTC")})
     per_epoch = seconds.get("per_epoch") or {}
     tell("Seconds", {name.replace("_", " "): value for name, value in seconds.items() if name != "per_epoch"})
     tell("Seconds an epoch, median", per_epoch)
@@ -121,7 +122,7 @@ def _facts(record: Record) -> dict[str, Any]:
     tell("Beyond accuracy", record.beyond_accuracy)
     for modality, shares in record.coverage_by_modality.items():
         for which, values in shares.items():
-            tell(f"Coverage, {which} {modality}", values)
+            tell("Coverage of items", {f"{modality} {which}: {name}": value for name, value in values.items()})
     code = record.code
     changed = {None: "not known", True: "yes", False: "no"}[code.dirty]
     tell("Code", {"commit": code.commit or "installed", "uncommitted changes": changed, "hash": code.hash})

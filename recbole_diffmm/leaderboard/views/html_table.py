@@ -200,7 +200,9 @@ def _finding(group: Group, metric: str) -> str:
     key = metric.lower()
     best = group.rows[0]
     cell = best.cells[key]
-    text = f"{best.label} has the best {metric}, {words.metric(cell.mean)}{_plus_minus(cell.deviation, ' ')}"
+    text = f"{best.label} has the best {metric}, {words.metric(cell.mean)}"
+    if cell.deviation is not None:
+        text += f" ± {words.metric(cell.deviation)}"
     if len(group.rows) == 1:
         return f"{text}; it is the only row."
     if key not in group.tests:
@@ -212,8 +214,8 @@ def _finding(group: Group, metric: str) -> str:
     return f"{text}; the tests do not tell it from {named}."
 
 
-def _plus_minus(deviation: float | None, space: str = "") -> str:
-    return "" if deviation is None else f"{space}±\u202f{words.metric(deviation)}"
+def _plus_minus(deviation: float | None) -> str:
+    return "" if deviation is None else f"±\u202f{words.metric(deviation)}"
 
 
 def _columns(group: Group, metrics: Sequence[str]) -> list[Column]:

@@ -100,7 +100,7 @@
   function grid(header, lines, caption) {
     const head = element("thead", {}, element("tr", {}, ...header.map((name) => element("th", { scope: "col" }, name))));
     const body = element("tbody", {}, ...lines.map(([name, ...values]) => line(name, values)));
-    return element("div", { className: "block" }, element("h4", {}, caption), element("table", { className: "plain" }, head, body));
+    return element("div", { className: "block" }, element("h4", {}, caption), element("table", { className: "plain tests" }, head, body));
   }
 
   function line(name, values) {
@@ -159,9 +159,9 @@
     const own = { ...row.config };
     const keys = [...new Set(row.runs.flatMap((run) => Object.keys(run.config)))];
     for (const key of keys) own[key] = row.runs.map((run) => setting(run.config[key])).join(", ");
-    const entries = Object.keys(own).sort().map((key) => pair(key, keys.includes(key) ? `${own[key]} (by seed)` : setting(own[key])));
+    const entries = Object.keys(own).sort(byName).map((key) => pair(key, keys.includes(key) ? `${own[key]} (by seed)` : setting(own[key])));
     const full = { ...group.config, ...row.config, ...row.runs[0].config };
-    const lines = Object.keys(full).sort().map((key) => `${key}: ${setting(full[key])}`);
+    const lines = Object.keys(full).sort(byName).map((key) => `${key}: ${setting(full[key])}`);
     const seeds = row.runs.length > 1 ? `, seed ${row.runs[0].seed}` : "";
     return element(
       "div",
@@ -172,6 +172,7 @@
     );
   }
 
+  const byName = (a, b) => a.localeCompare(b);
   const pair = (key, value) => element("div", {}, element("dt", {}, key), element("dd", {}, value));
   const setting = (value) => (typeof value === "string" ? value : JSON.stringify(value ?? null));
 
@@ -186,14 +187,14 @@
       const learning = figures[`${group}-curves`];
       const mine = learning ? learning.data.filter((trace) => trace.row === index).map(({ row: _, ...trace }) => trace) : [];
       const layout = { ...(learning ? learning.layout : {}), height: 240 };
-      show(both[0], mine, layout, "unnamed");
+      show(both[0], mine, { ...layout, showlegend: false });
       show(both[1], lossTraces(losses[Number(table.dataset.group)][index], row.runs), lossLayout(losses[Number(table.dataset.group)][index]));
     });
     return element("div", { className: "pair" }, ...both.map(([, block]) => block));
   }
 
-  function show([plot, block], data, layout, unnamed = "") {
-    if (data.length) pictures.draw(plot, { data, layout, unnamed: Boolean(unnamed) }, "");
+  function show([plot, block], data, layout) {
+    if (data.length) pictures.draw(plot, { data, layout }, "");
     else block.remove();
   }
 

@@ -2,6 +2,7 @@
 // Draws the figures of the page when they come into sight, in the colours of light or dark.
 const pictures = (() => {
   const MOST = 40; // rows in a picture
+  const NAMED = 24; // points with their names beside them
   const NARROW = 520; // pixels below which names stand in the legend and a finger scrolls the page
   const drawn = new Map();
   const hidden = new Map();
@@ -49,7 +50,7 @@ const pictures = (() => {
       .filter((trace) => trace.row === undefined || shown.has(trace.row))
       .map(({ row, ...trace }) => {
         const result = themed(trace);
-        if (result.mode === "markers+text" && (narrow || shown.size > 24)) result.mode = "markers";
+        if (result.mode === "markers+text" && (narrow || shown.size > NAMED)) result.mode = "markers";
         return result;
       });
   }
@@ -65,26 +66,27 @@ const pictures = (() => {
       fixedrange: narrow,
     };
     const own = themed(figure.layout);
-    const named = own.showlegend === false && !narrow ? 0 : entries;
-    const legend = named > 1 && (own.showlegend !== false || narrow) && !figure.unnamed;
+    // Names that stood beside points have no room on a phone.
+    const lost = figure.data.some((trace) => trace.mode === "markers+text") && (narrow || entries > NAMED);
+    const legend = entries > 1 && (own.showlegend !== false || lost);
     // The legend stands above the picture and takes no room from it.
     const across = Math.max(1, Math.floor(width / 150));
-    const base = {
+    return {
       font: { family: css("--sans"), size: 12, color: css("--ink-soft") },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 16, r: 16, t: 16, b: 16 },
+      margin: { l: 16, r: 16, t: narrow ? 16 : 28, b: 16 },
       hovermode: "closest",
       hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line-strong"), font: { color: css("--ink") } },
       dragmode: narrow ? false : "zoom",
       ...own,
       xaxis: { ...axis, ...own.xaxis },
       yaxis: { ...axis, ...own.yaxis },
-      height: own.height + (legend ? 20 * Math.ceil(named / across) : 0),
+      height: own.height + (legend ? 20 * Math.ceil(entries / across) : 0),
       legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: 12 } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--line-strong"), activecolor: css("--ink") },
       showlegend: legend,
     };
-    return base;
   }
 
   async function draw(div, figure, group) {
@@ -99,7 +101,8 @@ const pictures = (() => {
         responsive: true,
         displaylogo: false,
         displayModeBar: narrow ? false : "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+        modeBarButtons: [["toImage", "resetScale2d"]],
+        toImageButtonOptions: { format: "svg", filename: figure.name || "picture" },
       });
       div.dataset.theme = dark.matches ? "dark" : "light";
     } catch (error) {

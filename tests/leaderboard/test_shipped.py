@@ -1,0 +1,79 @@
+"""The boards, search spaces and documents that ship."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from recbole_diffmm.config import Config
+from recbole_diffmm.leaderboard.spec import find_spec, load_spec
+from recbole_diffmm.registry import model_names
+from recbole_diffmm.sources import properties_dir, read_yaml
+from recbole_diffmm.tuning.space import load_space
+
+BOARDS = sorted(path.stem for path in (properties_dir() / "leaderboard").glob("*.yaml"))
+SPACES = sorted(path.stem for path in (properties_dir() / "tune").glob("*.yaml"))
+
+
+def test_the_boards_are_there():
+    assert {"quick", "tiktok-va", "baby-unimodal", "table1"} <= set(BOARDS)
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_a_board_names_models_and_ranges_that_exist(name):
+    spec = load_spec(find_spec(name))
+    assert len(spec.seeds) >= 3
+    for entry in spec.models:
+        assert entry.model in model_names()
+        assert spec.tuning is not None
+        assert entry.untuned or entry.model in SPACES
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_range_is_of_a_setting_and_holds_what_is_shipped_or_says_why_not(name):
+    space, _ = load_space(name)
+    config = Config(name, "toy", config_dict={"use_gpu": False})
+    outside = set()
+    for key, values in space.items():
+        assert key in config._known_keys(), key
+        if values.encode(config[key]) is None:
+            outside.add(key)
+    # RecBole's BPR has no decay, which no logarithmic range can hold.
+    assert outside <= {"weight_decay"}
+
+
+def test_table1_has_every_row_of_the_paper_on_every_dataset():
+    spec = load_spec(find_spec("table1"))
+    models = {entry.model for entry in spec.published}
+    assert len(models) == 16
+    assert len(spec.published) == 16 * 3
+    assert {entry.protocol for entry in spec.published} == {spec.published[0].protocol}
+    assert "best test epoch" in spec.published[0].protocol
+    best = max((entry for entry in spec.published if entry.dataset == "tiktok"), key=lambda e: e.metrics["recall@20"])
+    assert (best.model, best.metrics["recall@20"], best.metrics["ndcg@20"]) == ("DiffMM", 0.1129, 0.0456)
+
+
+def test_the_document_of_the_schema_is_that_of_the_schema(repository):
+    made = runpy.run_path(str(repository / "docs" / "records.py"))["text"]()
+    assert (repository / "docs" / "records.md").read_text() == made, "run python docs/records.py"
+
+
+def test_what_tuning_found_is_what_the_boards_read(repository):
+    """Settings and report of a search come from one study."""
+    for path in sorted((repository / "results" / "tuning").glob("*.json")):
+        report = json.loads(path.read_text())
+        tuned = repository / "properties" / "tuned" / f"{path.stem}.yaml"
+        assert read_yaml(tuned) == report["best"]["settings"], tuned
+        assert len(report["trials"]) == report["budget"]["trials"]
+        complete = [trial for trial in report["trials"] if trial["state"] == "complete"]
+        assert report["best"]["score"] == max(trial["score"] for trial in complete)
+
+
+def test_the_board_in_the_docs_is_a_board(repository):
+    text = (repository / "docs" / "leaderboards.md").read_text()
+    Path("mine.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    spec = load_spec(Path("mine.yaml"))
+    assert [entry.name for entry in spec.models] == ["DiffMM", "LightGCN", "DiffMM without text", "Pop"]

@@ -1,0 +1,175 @@
+"""The text views: their words, marks and escapes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from recbole_diffmm import UserError, provenance
+from recbole_diffmm.cli import main
+from recbole_diffmm.leaderboard.board import Board, gather
+from recbole_diffmm.leaderboard.spec import Published
+from recbole_diffmm.leaderboard.views import latex, markdown, table_csv, terminal
+from tests.leaderboard.boards import digest, record, write_board, write_run
+
+FOLDER = Path("results/board")
+PUBLISHED = Published(
+    model="LightGCN", dataset="toy", metrics={"recall@20": 0.0653}, source="A paper", protocol="best test epoch"
+)
+
+
+@pytest.fixture(autouse=True)
+def _same_code(monkeypatch):
+    monkeypatch.setattr(provenance, "code_hash", lambda model: digest("code"))
+
+
+def _board(**words) -> Board:
+    rows = {"DiffMM": 0.1, "LightGCN": 0.0999, "BPR": 0.05, "Pop": 0.0}
+    return gather(FOLDER, write_board(FOLDER, rows, reference="BPR", published=[PUBLISHED], **words))
+
+
+def test_every_table_carries_the_words_that_it_cannot_do_without():
+    board = _board()
+    for text in (markdown.render(board), latex.render(board), terminal.render(board)):
+        for word in ("toy", digest("split")[:12], "smell, text", "training and validation items", "1, 2, 3"):
+            assert word in text
+        assert "validation Recall@20" in text
+        assert "300" in text
+
+
+def test_markdown_marks_best_second_and_tied():
+    board = _board()
+    table = markdown.render(board).partition("Mean ±")[0]
+    rows = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| ")}
+    (group,) = board.groups
+    best, second = group.rows[0], group.rows[1]
+    assert f"**{best.cells['recall@20'].mean:.4f} ±" in rows[best.label]
+    assert f"<u>{second.cells['recall@20'].mean:.4f} ±" in rows[second.label]
+    assert "°" in rows[second.label]
+    assert "°" not in rows["Pop"]
+    assert "**" not in rows["Pop"]
+
+
+def test_published_rows_stand_apart_with_their_protocol():
+    text = markdown.render(_board())
+    ours, _, published = text.partition("Published elsewhere")
+    assert "0.0653" not in ours
+    assert "| LightGCN | 0.0653 | - | best test epoch | A paper |" in published
+
+
+def test_test_selected_epochs_stand_in_a_table_of_their_own():
+    chosen = {"epoch": 7, "metrics": {"recall@20": 0.9, "ndcg@20": 0.8}, "selected_on": "test Recall@20"}
+    metrics = {**record()["metrics"], "test_selected": chosen}
+    board = _board(changes={"metrics": metrics, "protocol": "paper", "masking": "train"})
+    ours, _, selected = markdown.render(board).partition("Test-selected, the paper's protocol")
+    assert "0.9000" not in ours
+    assert "| BPR | 0.9000 ± 0.0000 | 0.8000 ± 0.0000 |" in selected
+
+
+def test_signs_of_markup_in_names_stay_text():
+    board = write_board(FOLDER, {"BPR": 0.0}, title="A | *title* <b>", about="`code` | pipe")
+    text = markdown.render(gather(FOLDER, board))
+    assert r"A \| \*title\* \<b\>" in text
+    assert r"\`code\` \| pipe" in text
+    tex = latex.render(gather(FOLDER, write_board(FOLDER, {"BPR": 0.0}, title=r"50% of $x_1$ & \more {#}")))
+    assert r"50\% of \$x\_1\$ \& \textbackslash{}more \{\#\}" in tex
+
+
+def test_latex_compiles_where_there_is_a_latex(tmp_path):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed")
+    text = latex.render(_board(title=r"50% of $x_1$ & \more {#} ~^"))
+    document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{text}\end{{document}}"
+    (tmp_path / "a.tex").write_text(document)
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout.decode()[-2000:]
+
+
+def test_latex_is_balanced_and_marks_best_second_and_significance():
+    text = latex.render(_board())
+    for begin, end in ((r"\begin{table}", r"\end{table}"), (r"\begin{tabular}", r"\end{tabular}"), ("{", "}")):
+        assert text.count(begin) == text.count(end) > 0
+    rows = {line.split("&")[0].strip(): line for line in text.splitlines() if line.endswith(r"\\")}
+    assert rows["DiffMM"].count(r"\textbf") + rows["LightGCN"].count(r"\textbf") == 2
+    assert r"$^{\circ}$" in rows["DiffMM"] + rows["LightGCN"]
+    assert r"$^{*}$" in rows["Pop"]
+    columns = {len(re.split(r"(?<!\\)&", line)) for line in rows.values()}
+    assert columns == {3}
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
+        assert rule in text
+
+
+def test_csv_has_a_line_a_row_and_metric_with_all_tests():
+    board = _board()
+    lines = list(csv.DictReader(io.StringIO(table_csv.render(board))))
+    assert len(lines) == 4 * 2
+    by_key = {(line["row"], line["metric"]): line for line in lines}
+    (group,) = board.groups
+    tests = group.tests["recall@20"]
+    line = by_key["Pop", "recall@20"]
+    assert float(line["mean"]) == group.rows[-1].cells["recall@20"].mean
+    found = tests.against_best["Pop"]
+    assert float(line["vs_best_t_holm"]) == found.t_holm
+    assert float(line["vs_best_wilcoxon_bh"]) == found.wilcoxon_bh
+    assert float(line["vs_reference_difference"]) == tests.against_reference["Pop"].difference
+    assert line["split_hash"] == digest("split")
+    assert by_key[tests.best, "recall@20"]["vs_best_t"] == ""
+
+
+def test_a_label_that_a_spreadsheet_would_take_for_a_formula_is_quoted():
+    board = _board()
+    board.groups[0].rows[0].label = "=1+1"
+    board.groups[0].tests.clear()
+    assert "'=1+1" in table_csv.render(board)
+
+
+def test_slices_are_means_over_seeds():
+    text = markdown.render(_board())
+    assert "Recall@20, users by training interactions" in text
+    assert "| DiffMM | 0.2500 | 0.2500 | 0.2500 | 0.2500 |" in text
+    assert "without smell" in text
+    assert "coverage of smell" in text
+
+
+def test_two_runs_are_told_apart(capsys):
+    a = write_run(FOLDER, "BPR-toy-s1-00000001")
+    config = {**record()["config"], "learning_rate": 0.01, "n_layers": 2}
+    metrics = {"valid": {"recall@20": 0.3}, "test": {"recall@20": 0.35}, "test_selected": None}
+    b = write_run(FOLDER, "BPR-toy-s1-00000002", config=config, metrics=metrics, threads=4)
+    assert main(["leaderboard", "--compare", str(a), str(b)]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"config: learning_rate +0\.001 +0\.01", text)
+    assert re.search(r"config: n_layers +\(not there\) +2", text)
+    assert re.search(r"threads +1 +4", text)
+    assert re.search(r"test recall@20 +0\.250000 +0\.350000 +\+0\.100000", text)
+    assert main(["leaderboard", "--compare", str(a), str(a)]) == 0
+    assert "same configuration, data, code" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_or_rendered_ends_in_one_line(capsys):
+    for arguments, words in (
+        (["--compare", "missing.json", "missing.json"], "record missing.json: no such file"),
+        (["--render", "nowhere"], "nowhere holds no board.json"),
+        ([], "give one of: a board"),
+        (["quick", "--render", "results"], "give one of: a board"),
+    ):
+        assert main(["leaderboard", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+    Path("broken.json").write_text("{")
+    with pytest.raises(UserError, match="no JSON"):
+        from recbole_diffmm.leaderboard.difference import describe
+
+        describe(Path("broken.json"), Path("broken.json"))
