@@ -6,7 +6,7 @@ so our epochs are described twice, scored with the full graph, our default, and 
 how many of our seeds' standard deviations the reference's one seed lies above our mean. Training losses, which hardly
 depend on chance, are compared epoch by epoch.
 
-    python benchmarks/against_reference.py results/tiktok-va
+    python benchmarks/against_reference.py benchmarks/results/diffmm-tiktok-va
 """
 
 from __future__ import annotations

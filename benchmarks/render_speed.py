@@ -10,12 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from render_table import insert
-
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "speed.md"
 PHASES = ("denoisers", "generation", "ranking", "evaluation", "total", "test", "all_users")
+
+
+def insert(text: str, name: str, content: str) -> str:
+    """Put `content` between the markers of `name` in a document."""
+    start, end = f"<!-- table: {name} -->\n", "<!-- end of table -->"
+    before, rest = text.split(start)
+    return before + start + content + "\n" + end + rest.split(end, 1)[1]
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

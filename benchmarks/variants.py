@@ -3,7 +3,7 @@
 Only seeds that both a variant and the first one have are compared, and only as many epochs as all of them ran.
 
     python benchmarks/variants.py --out benchmarks/results/variants-tiktok.json \\
-      'fp32=results/old/DiffMM-*.json' 'bf16=results/tiktok-va/DiffMM-*.json'
+      'fp32=results/old/DiffMM-*.json' 'bf16=benchmarks/results/diffmm-tiktok-va/*.json'
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Writes docs/records.md from the schema of records: python docs/records.py"""
+"""Writes docs/records.md from the schema of records.
+
+python docs/records.py
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from recbole_diffmm.record import SCHEMA_VERSION, Record
 HEADER = f"""# Records
 
 A run leaves one JSON file, `<Model>-<dataset>-s<seed>-<hash>.json`, written whole when the run has ended, and edited by
-nobody. Every table and page is made from these files. The name's hash is that of the resolved configuration, so that the
-same configuration always has the same name; what cannot move a number (folders, logging, GPU number) is not part of it.
+nobody. Every table and page is made from these files. The name's hash is that of the resolved configuration, so that
+the same configuration always has the same name; what cannot move a number (folders, logging, GPU number) is not in it.
 
 Schema version {SCHEMA_VERSION}. A file is validated when it is written and when it is read; one of another version is
 refused. Made by `python docs/records.py` from `recbole_diffmm/record.py`.

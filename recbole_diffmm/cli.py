@@ -6,13 +6,13 @@ import argparse
 import json
 import logging
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from recbole_diffmm import __version__
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.quiet import quiet_libraries
 
 _SETTINGS = """
 Every other --key=value is a setting and wins over the files. Values are YAML: --learning_rate=1e-4, --topk=[10,20],
@@ -59,14 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None  # type: ignore[assignment]
         return 141
     return 0
-
-
-def quiet_libraries() -> None:
-    """Silence what PyTorch and pandas tell RecBole's developers and its user cannot act on."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
-    warnings.filterwarnings("ignore", category=Warning, message=r".*chained assignment.*", module=r"recbole\.")
-    warnings.filterwarnings("ignore", category=UserWarning, message=r".*torch\.sparse\.\w*Tensor.*")
-    warnings.filterwarnings("ignore", category=UserWarning, message=r".*[Ss]parse CSR.*beta.*")
 
 
 def _parser() -> argparse.ArgumentParser:

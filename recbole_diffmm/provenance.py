@@ -234,7 +234,10 @@ def energy_meter(wanted: bool) -> Iterator[dict[str, float]]:
             'energy: true needs CodeCarbon, which is not installed; run: pip install "recbole-diffmm[energy]"'
         ) from None
     # Offline: a run tells nobody that it runs. The country only sets the grams of CO2 to a kilowatt-hour.
-    tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, log_level="error")
+    # Only this process's share: other runs may be at work on the same machine.
+    tracker = OfflineEmissionsTracker(
+        country_iso_code="USA", save_to_file=False, log_level="error", tracking_mode="process"
+    )
     tracker.start()
     try:
         yield measured

@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.quick_start import run_recbole
 
@@ -320,3 +322,49 @@ def test_peak_memory_is_this_process_own() -> None:
     peak, resident = map(float, child.stdout.split())  # what PyTorch alone takes depends on its build
     assert 0.9 * resident < peak < resident + 300
     assert provenance._host_peak_mb() > 900
+
+
+def test_energy_is_measured_where_asked_and_its_extra_named_where_missing(monkeypatch):
+    assert small_run("BPR", epochs=1).record["energy"] == {}
+    monkeypatch.setitem(sys.modules, "codecarbon", None)
+    with pytest.raises(UserError, match=r"recbole-diffmm\[energy\]"):
+        small_run("BPR", epochs=1, energy=True, seed=5)
+
+    class Tracker:
+        final_emissions_data = SimpleNamespace(energy_consumed=0.25)
+
+        def __init__(self, **settings):
+            assert settings["save_to_file"] is False
+            assert settings["tracking_mode"] == "process"
+
+        def start(self):
+            pass
+
+        def stop(self):
+            return 0.1
+
+    monkeypatch.setitem(sys.modules, "codecarbon", SimpleNamespace(OfflineEmissionsTracker=Tracker))
+    measured = small_run("BPR", epochs=1, energy=True)
+    assert measured.record["energy"] == {"kwh": 0.25, "kg_co2": 0.1}
+    assert measured.record_path == small_run("BPR", epochs=1).record_path  # it moves no number
+
+
+def test_records_are_validated_when_written_and_when_read():
+    record = small_run("BPR", epochs=1).record
+    path = Path("x.json")
+    for broken, words in (
+        ({**record, "seed": "one"}, "seed"),
+        ({**record, "more": 1}, "more"),
+        ({key: value for key, value in record.items() if key != "code"}, "code"),
+        ({**record, "data": {**record["data"], "split_hash": "short"}}, "data.split_hash"),
+    ):
+        with pytest.raises(ValidationError):
+            records.write(path, broken)
+        assert not path.exists()
+        records.write_json(path, broken)
+        with pytest.raises(UserError, match=rf"record x.json: {words}"):
+            records.load(path)
+        path.unlink()
+    records.write_json(path, {**record, "schema_version": 1})
+    with pytest.raises(UserError, match="schema version 1, not 2"):
+        records.load(path)

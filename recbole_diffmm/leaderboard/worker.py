@@ -27,10 +27,10 @@ def main() -> int:
 
 def _run(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> str:
     """Train, test and record what was asked, and return the path of the record."""
-    from recbole_diffmm.cli import quiet_libraries
     from recbole_diffmm.compare import budget
     from recbole_diffmm.config import Config
     from recbole_diffmm.quick_start import run
+    from recbole_diffmm.quiet import quiet_libraries
 
     quiet_libraries()
     what = asked["model"], asked["dataset"], asked["config_files"], None, gpu_settings(asked["settings"])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recbole_diffmm.leaderboard.views import html_words as words
-from recbole_diffmm.leaderboard.views.figure import Figure, along, axis, plain
+from recbole_diffmm.leaderboard.views.figure import Figure, along, axis, log_axis, plain
 from recbole_diffmm.leaderboard.views.page import page
 
-# The shortest first column that still reads.
 _CURVE_EPOCHS = 12
 _STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
 
@@ -42,6 +42,7 @@ def render(report: Mapping[str, Any]) -> str:
     drawn = figures(report)
     best = report["best"]
     names = list(report["space"]["ranges"])
+    failed = any(trial["error"] for trial in report["trials"])
     return page(
         "study.html.j2",
         ["table.js", "pictures.js"],
@@ -52,9 +53,7 @@ def render(report: Mapping[str, Any]) -> str:
             f"Trial {best['number']} is the best of {len(report['trials'])} by {report['objective']}: "
             f"{words.metric(best['score'])}."
         ),
-        warnings=[
-            f"The best {name} is at an end of its range: a wider one may do better." for name in report["at_edge"]
-        ],
+        edge=", ".join(report["at_edge"]),
         told=_facts(report),
         best=[(name, words.setting(value)) for name, value in best["settings"].items()],
         fixed=[(name, words.setting(value)) for name, value in sorted(report["settings"].items())],
@@ -67,9 +66,9 @@ def render(report: Mapping[str, Any]) -> str:
             ("Selected epoch", "number", "ascending"),
             ("Epochs", "number", "ascending"),
             ("Seconds", "number", "ascending"),
-            ("Error", "text", "ascending"),
+            *([("Error", "text", "ascending")] if failed else []),
         ],
-        trials=[_line(trial, names, best["number"]) for trial in report["trials"]],
+        trials=[_line(report, trial, failed) for trial in report["trials"]],
     )
 
 
@@ -92,17 +91,26 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [fact for fact in facts if fact[1]]
 
 
-def _line(trial: Mapping[str, Any], names: Sequence[str], best: int) -> dict[str, Any]:
-    values = [trial["settings"].get(name) for name in names]
+def _line(report: Mapping[str, Any], trial: Mapping[str, Any], failed: bool) -> dict[str, Any]:
+    values = [trial["settings"].get(name) for name in report["space"]["ranges"]]
+    score = _reached(report, trial)
     cells: list[tuple[str, Any]] = [
         (str(trial["number"]), trial["number"]),
         (_STATES.get(trial["state"], trial["state"]), trial["state"]),
-        (words.metric(trial["score"]), trial["score"]),
-        *((words.setting(value) if value is not None else words.NONE, _key(value)) for value in values),
+        (words.metric(score), score),
+        *((_short(value), _key(value)) for value in values),
         *((words.amount(trial[key]), trial[key]) for key in ("best_epoch", "epochs_run", "seconds")),
-        (trial["error"] or "", trial["error"]),
+        *([(trial["error"] or "", trial["error"])] if failed else []),
     ]
-    return {"cells": cells, "chosen": trial["number"] == best, "paler": trial["state"] != "complete"}
+    chosen = trial["number"] == report["best"]["number"]
+    return {"cells": cells, "chosen": chosen, "paler": trial["state"] != "complete"}
+
+
+def _short(value: Any) -> str:
+    """Four digits tell trials apart; all of them stand in the best settings and in the report."""
+    if value is None:
+        return words.NONE
+    return f"{value:.4g}" if isinstance(value, float) else words.setting(value)
 
 
 def _key(value: Any) -> Any:
@@ -165,14 +173,26 @@ def _history(report: Mapping[str, Any]) -> Figure | None:
         if trial["state"] == "complete" and score is not None:
             so_far.append((trial["number"], better(score, so_far[-1][1]) if so_far else score))
         best = so_far[-1][1] if so_far else None
-        rows.append([str(trial["number"]), _STATES.get(trial["state"], trial["state"]), *map(words.metric, (score, best))])
+        rows.append(
+            [str(trial["number"]), _STATES.get(trial["state"], trial["state"]), *map(words.metric, (score, best))]
+        )
     if not so_far:
         return None
     line = {"color": "--c1", "width": 1.5, "shape": "hv"}
     last = max(trial["number"] for trial in report["trials"])
     x, y = [number for number, _ in so_far] + [last], [score for _, score in so_far] + [so_far[-1][1]]
     hover = "best so far: %{y:.4f}"
-    data.append({"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "name": "best so far", "hovertemplate": hover})
+    data.append(
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": x,
+            "y": y,
+            "line": line,
+            "name": "best so far",
+            "hovertemplate": hover,
+        }
+    )
     for name, marker, trials in _by_state(report):
         data.append(
             {
@@ -190,7 +210,11 @@ def _history(report: Mapping[str, Any]) -> Figure | None:
         "History",
         "Score of every trial in the order they began; a pruned one stands at the best that it had reached.",
         data,
-        {"xaxis": axis("trial", dtick=1) if last <= 20 else axis("trial"), "yaxis": axis(report["objective"]), "height": 360},
+        {
+            "xaxis": axis("trial", dtick=1) if last <= 20 else axis("trial"),
+            "yaxis": axis(report["objective"]),
+            "height": 360,
+        },
         ["Trial", "State", report["objective"], "Best so far"],
         rows,
     )
@@ -304,9 +328,20 @@ def _setting(report: Mapping[str, Any], name: str) -> Figure | None:
         return None
     along_x: dict[str, Any] = {"type": "linear"}
     if choice:
-        along_x = {"type": "category", "categoryorder": "array", "categoryarray": [place(value) for value in limits]}
-    elif limits.get("log"):
-        along_x = {"type": "log", "tickformat": ".1~e" if limits["low"] < 0.001 else "~g", "dtick": "D2"}
+        along_x = {
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": [place(value) for value in limits],
+            "range": [-0.5, len(limits) - 0.5],
+        }
+    else:
+        # All of what was searched, not only where trials fell: then the ends are seen.
+        ends = [limits["low"], limits["high"]]
+        if limits.get("log"):
+            along_x = log_axis(*ends)
+            ends = [math.log10(end) for end in ends]
+        room = 0.06 * (ends[1] - ends[0])
+        along_x["range"] = [ends[0] - room, ends[1] + room]
     return Figure(
         f"setting-{list(report['space']['ranges']).index(name)}",
         name,

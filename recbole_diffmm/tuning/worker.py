@@ -34,8 +34,8 @@ def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int 
     import optuna
     from optuna.trial import TrialState
 
-    from recbole_diffmm.cli import quiet_libraries
     from recbole_diffmm.quick_start import validate
+    from recbole_diffmm.quiet import quiet_libraries
     from recbole_diffmm.tuning.space import Range
     from recbole_diffmm.tuning.study import open_study, spent
 

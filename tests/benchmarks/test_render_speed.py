@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,9 @@ import pytest
 
 @pytest.fixture(scope="module")
 def speed(repository: Path) -> Any:
-    sys.path.insert(0, str(repository / "benchmarks"))  # it takes `insert` from its neighbour
-    try:
-        spec = importlib.util.spec_from_file_location("render_speed", repository / "benchmarks" / "render_speed.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
+    spec = importlib.util.spec_from_file_location("render_speed", repository / "benchmarks" / "render_speed.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 

@@ -1,13 +1,17 @@
 """A picture of a page: Plotly's dictionaries, words, and the same numbers as a table.
 
-Colours are names of the style's variables, such as ``--c3``: `pictures.js` puts in their values, those of light or dark.
+Colours are names of the style's variables, such as ``--c3``: `pictures.js` puts in their values of light or dark.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+COLOURS = 10  # of the style; rows beyond take them again, with other dashes
+_DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,36 @@ def plain(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def names(labels: Sequence[str]) -> list[str]:
+    """Return labels short enough for a legend or an axis, still different from each other."""
+    found: list[str] = []
+    for label in labels:
+        name = plain(label if len(label) <= 26 else f"{label[:24]}…")
+        found.append(name if name not in found else f"{name} ({len(found) + 1})")
+    return found
+
+
+def colour(index: int) -> str:
+    """Return the colour of a row by its rank, the same in every picture and in the table."""
+    return f"--c{index % COLOURS}"
+
+
+def dash(index: int) -> str:
+    """Return the dashes of a row's lines by its rank."""
+    return _DASHES[index // COLOURS % len(_DASHES)]
+
+
 def axis(title: str, **more: Any) -> dict[str, Any]:
     """Return an axis with a title."""
     return {"title": {"text": plain(title)}, **more}
+
+
+def log_axis(low: float, high: float, title: str = "") -> dict[str, Any]:
+    """Return a logarithmic axis for values from `low` to `high`, marked at powers of ten; a short one between, too."""
+    span = math.log10(high / low) if low > 0 else 0.0
+    digits = "~g" if low >= 0.001 else ".0e"
+    more = {"type": "log", "dtick": "D2" if span < 1.7 else 1, "tickformat": digits}
+    return axis(title, **more) if title else more
 
 
 def rounded(values: Iterable[float | None]) -> list[float | None]:

@@ -10,8 +10,8 @@ from recbole_diffmm.leaderboard.board import Group, Row
 from recbole_diffmm.leaderboard.statistics import Comparison
 from recbole_diffmm.leaderboard.views import html_words as words
 from recbole_diffmm.leaderboard.views import words as shared_words
+from recbole_diffmm.leaderboard.views.figure import colour
 
-COLOURS = 10  # as many as the style has; later rows take them again, with other dashes in the pictures
 NO_MODALITY = "interactions only"
 _BEFORE = 3  # rank, name, modalities
 _UNTESTED = "Mean ± standard deviation over seeds. Bold: best; underlined: second."
@@ -69,7 +69,7 @@ class Line:
 
     id: str
     label: str
-    colour: int
+    colour: str
     cells: list[Value]
     multimodal: bool
     search: str
@@ -142,7 +142,7 @@ def table(group: Group, metrics: tuple[str, ...], number: int, alone: bool) -> T
         Line(
             id=f"g{number}r{index}",
             label=row.label,
-            colour=index % COLOURS,
+            colour=colour(index),
             cells=[_cell(group, row, index + 1, column.key, metrics[0], bars) for column in columns],
             multimodal=bool(row.modalities),
             search=" ".join((row.label, row.model, *row.modalities, row.tuned)).lower(),

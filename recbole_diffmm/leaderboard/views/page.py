@@ -27,8 +27,8 @@ def page(template: str, scripts: Sequence[str] = (), pictures: Any = None, **val
         UserError: Jinja2 is not installed.
     """
     script = "\n".join(_text(name) for name in scripts)
-    # Names, titles and warnings come from files that others wrote. They are escaped wherever they stand; should one slip
-    # through, the browser still runs no script but these and loads nothing at all.
+    # Names, titles and warnings come from files that others wrote. They are escaped wherever they stand; should one
+    # slip through, the browser still runs no script but these and loads nothing at all.
     allowed = [digest(script.encode())] if script else []
     plotly = None
     if pictures is not None:

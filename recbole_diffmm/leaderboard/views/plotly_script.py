@@ -44,7 +44,9 @@ def plotly_script() -> Script:
         if path.is_file():
             text = path.read_bytes()
             return Script(pack(text), digest(text))
-    raise UserError("pictures need plotly.min.js of the package plotly, which is not installed; run: pip install plotly")
+    raise UserError(
+        "pictures need plotly.min.js of the package plotly, which is not installed; run: pip install plotly"
+    )
 
 
 def pack(content: bytes) -> str:

@@ -68,7 +68,7 @@ const pictures = (() => {
     const own = themed(figure.layout);
     // Names that stood beside points have no room on a phone.
     const lost = figure.data.some((trace) => trace.mode === "markers+text") && (narrow || entries > NAMED);
-    const legend = entries > 1 && (own.showlegend !== false || lost);
+    const legend = entries > 0 && (own.showlegend !== false || lost);
     // The legend stands above the picture and takes no room from it.
     const across = Math.max(1, Math.floor(width / 150));
     return {
