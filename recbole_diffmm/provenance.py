@@ -48,6 +48,7 @@ def code_hash(model: str) -> str:
     return digest.hexdigest()
 
 
+@cache
 def _file(module: str) -> Path | None:
     """The file of a module named below the package, such as ``model.base``."""
     path = PACKAGE.joinpath(*module.split("."))

@@ -138,9 +138,7 @@ class Record(_Part):
     config: dict[str, Any] = Field(description="the full resolved configuration")
     data: Data
     metrics: AllMetrics
-    beyond_accuracy: Metrics = Field(
-        description="RecBole's coverage, Gini index and average popularity on test"
-    )
+    beyond_accuracy: Metrics = Field(description="RecBole's coverage, Gini index and average popularity on test")
     coverage_by_modality: dict[str, dict[str, Metrics]] = Field(
         description="per modality, shares of the items with (`observed`) and without (`missing`) it that anyone gets"
     )
@@ -233,8 +231,26 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
-    partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    partial.write_text(_lines(plain(content)), encoding="utf-8")
     os.replace(partial, path)
+
+
+def _lines(content: Mapping[str, Any]) -> str:
+    """JSON with a line a key, and in a list of objects, such as a curve, a line each: to be read, and not longer."""
+    lines = []
+    for key, value in content.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            inner = ",\n  ".join(json.dumps(item, allow_nan=False) for item in value)
+            text = f"[\n  {inner}\n ]"
+        elif isinstance(value, dict) and any(isinstance(item, dict) for item in value.values()):
+            inner = ",\n  ".join(
+                f"{json.dumps(name)}: {json.dumps(item, allow_nan=False)}" for name, item in value.items()
+            )
+            text = f"{{\n  {inner}\n }}"
+        else:
+            text = json.dumps(value, allow_nan=False)
+        lines.append(f" {json.dumps(str(key))}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -87,7 +87,7 @@ def write_parquet(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
     users = np.asarray(user_tokens).astype(str).tolist()
-    pq.write_table(pa.table({"user": users, "history": history, **values}), partial)
+    pq.write_table(pa.table({"user": users, "history": history, **values}), partial, compression="zstd")
     partial.replace(path)
     digest = hashlib.sha256("\n".join(users).encode()).hexdigest()
     return {"file": path.name, "n_users": len(users), "users_hash": digest}

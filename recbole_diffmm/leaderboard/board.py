@@ -20,6 +20,8 @@ from recbole_diffmm.leaderboard.spec import Published
 from recbole_diffmm.leaderboard.statistics import Comparison, compare, intervals, smallest_difference
 from recbole_diffmm.record import Record, load
 
+MATRIX_ROWS = 30
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -90,7 +92,7 @@ class Tests:
         against_best: Every other row against it.
         reference: The named row.
         against_reference: Every other row against it.
-        pairs: Every pair of rows.
+        pairs: Every pair of the best :data:`MATRIX_ROWS` rows, by the first metric alone.
         smallest: The smallest difference that so many users show.
     """
 
@@ -245,7 +247,8 @@ def _group(folder: Path, key: tuple[str, ...], rows: list[Row], manifest: Manife
         of_metric = values.get(metric, {})
         if of_metric:
             _bounds(rows, metric, of_metric)
-        tests = _tests(rows, metric, of_metric, manifest.reference if manifest.reference in labels else "")
+        reference = manifest.reference if manifest.reference in labels else ""
+        tests = _tests(rows, of_metric, reference, with_pairs=metric == metrics[0])
         if tests is not None:
             group.tests[metric] = tests
         _mark(rows, metric, tests)
@@ -322,12 +325,13 @@ def _bounds(rows: Sequence[Row], metric: str, values: Mapping[str, np.ndarray]) 
         row.cells[metric] = Cell(row.cells[metric].mean, row.cells[metric].deviation, low, high)
 
 
-def _tests(rows: Sequence[Row], metric: str, values: Mapping[str, np.ndarray], reference: str) -> Tests | None:
+def _tests(rows: Sequence[Row], values: Mapping[str, np.ndarray], reference: str, with_pairs: bool) -> Tests | None:
     labels = [row.label for row in rows]
     if len(labels) < 2 or not values:
         return None
     best = max(labels, key=lambda label: values[label].mean())
-    every = list(combinations(labels, 2))
+    # Rows are sorted: these are the best ones. Nobody reads a matrix of more, and its tests grow with the square.
+    every = list(combinations(labels[:MATRIX_ROWS], 2)) if with_pairs else []
 
     def against(label: str) -> dict[str, Comparison]:
         others = [other for other in labels if other != label]
@@ -340,7 +344,7 @@ def _tests(rows: Sequence[Row], metric: str, values: Mapping[str, np.ndarray], r
         reference,
         against(reference) if reference else {},
         compare(values, every),
-        smallest_difference([values[a] - values[b] for a, b in every]),
+        smallest_difference([values[label] - values[best] for label in labels if label != best]),
     )
 
 

@@ -75,9 +75,11 @@ def render(report: Mapping[str, Any]) -> str:
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     budget, code = report["budget"], report["code"]
     states = ", ".join(f"{number} {_STATES.get(state, state)}" for state, number in report["states"].items())
+    limits = [f"{budget[unit]:g} {unit}" for unit in ("trials", "minutes") if budget.get(unit) is not None]
     facts = [
         ("Objective", report["objective"], "the best of a trial's curve"),
-        ("Trials", f"{budget['trials']}: {states}", "the budget, and how they ended"),
+        ("Budget", " or ".join(limits), "of the search"),
+        ("Trials", f"{len(report['trials'])}: {states}", "how they ended"),
         ("Epochs", f"at most {budget['epochs']}, patience {budget['stopping_step']}", "of every trial"),
         ("Sampler", report["sampler"], f"seed {report['sampler_seed']}"),
         ("Pruner", report["pruner"], "ends trials that do worse than the others did by then"),

@@ -12,6 +12,7 @@ import yaml
 
 from recbole_diffmm import provenance
 from recbole_diffmm.record import plain, selection, write_json
+from recbole_diffmm.tuning.pictures import write_page
 from recbole_diffmm.tuning.search import Search
 from recbole_diffmm.tuning.space import Range
 
@@ -142,8 +143,8 @@ def write_settings(path: Path, content: Mapping[str, Any]) -> Path:
     return path
 
 
-def write_pictures(stem: Path, content: Mapping[str, Any], study: Any) -> tuple[Path, ...]:
-    """Write the report as JSON."""
-    path = stem.with_name(stem.name + ".json")
+def write_report(stem: Path, content: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write the report as JSON, and as a page with its pictures beside it."""
+    path, page = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("json", "html"))
     write_json(path, content)
-    return (path,)
+    return path, write_page(page, dict(content))

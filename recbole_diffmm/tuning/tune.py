@@ -15,7 +15,7 @@ from tqdm import tqdm
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.process import Job, carry_out, only_one, same_environment, slots
 from recbole_diffmm.record import run_name
-from recbole_diffmm.tuning.report import report, write_pictures, write_settings
+from recbole_diffmm.tuning.report import report, write_report, write_settings
 from recbole_diffmm.tuning.search import Search
 from recbole_diffmm.tuning.space import Range, load_space
 
@@ -105,7 +105,7 @@ def tune(
         content = report(search, space, source, config, study, trials, winner)
         files = (
             write_settings(out / f"{search.name}.yaml", content),
-            *write_pictures(reports / search.name, content, study),
+            *write_report(reports / search.name, content),
         )
     return Found(content["best"]["settings"], content["best"]["score"], files)
 

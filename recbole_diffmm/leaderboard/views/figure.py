@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+MOST = 40  # rows that a picture shows; the others are in its numbers
 COLOURS = 10  # of the style; rows beyond take them again, with other dashes
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
@@ -43,7 +44,7 @@ class Figure:
     @property
     def drawn(self) -> dict[str, Any]:
         """What `pictures.js` needs of it."""
-        return {"data": self.data, "layout": self.layout, "name": self.key}
+        return {"data": self.data, "layout": self.layout, "name": self.key, "most": MOST}
 
 
 def plain(text: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from recbole_diffmm.leaderboard.board import Group, Row
 from recbole_diffmm.leaderboard.views import html_words as words
 from recbole_diffmm.leaderboard.views.figure import (
+    MOST,
     Figure,
     along,
     axis,
@@ -42,7 +44,11 @@ def figures(group: Group, metric: str) -> list[Figure]:
         *slices(group, metric),
         *beyond_accuracy(group, metric),
     ]
-    return [figure for figure in found if figure is not None]
+    drawn = [figure for figure in found if figure is not None]
+    if len(group.rows) <= MOST:
+        return drawn
+    told = f" The best {MOST} of the rows that the filter leaves are drawn."
+    return [f if f.key == "significance" else replace(f, about=f.about + told) for f in drawn]
 
 
 def curve_of(record: Record) -> tuple[list[int], list[float]]:
@@ -99,7 +105,11 @@ def _curves(group: Group) -> Figure | None:
         f"{group.selection[:1].upper()}{group.selection[1:]} by epoch: thick the mean over seeds, thin each seed, a "
         "dot the selected epoch. A dotted level is a model that learns in one pass.",
         data,
-        {"xaxis": axis("epoch, from 0", rangemode="tozero"), "yaxis": axis(group.selection), "height": 440},
+        {
+            "xaxis": axis("epoch, from 0", rangemode="tozero", **({"dtick": 1} if last <= 10 else {})),
+            "yaxis": axis(group.selection),
+            "height": 440,
+        },
         ["Mean over seeds, epoch", *map(str, shown)],
         [
             [row.label, *(words.metric(mean.get(epoch)) for epoch in shown)]

@@ -10,7 +10,6 @@ from recbole_diffmm.leaderboard.statistics import LEVEL, Comparison
 from recbole_diffmm.leaderboard.views import html_words as words
 from recbole_diffmm.leaderboard.views.figure import Figure, names, plain
 
-_MOST = 40  # rows whose matrix still reads
 # Worse to better, as far as the corrected test tells: from -3 (p < 0.001) over 0 (not distinguishable) to 3.
 _STEPS = ("--worse-3", "--worse-2", "--worse-1", "--same", "--better-1", "--better-2", "--better-3")
 _P_LIMITS = (LEVEL, 0.01, 0.001)
@@ -38,8 +37,9 @@ def significance(group: Group, metric: str) -> Figure | None:
     tests = group.tests.get(metric.lower())
     if tests is None or not tests.pairs:
         return None
-    rows = group.rows[:_MOST]
-    labels = [row.label for row in rows]
+    # A board tests the pairs of its best rows alone where it has many.
+    paired = {label for pair in tests.pairs for label in pair}
+    labels = [row.label for row in group.rows if row.label in paired]
     short = names(labels)
     compared = [[_against(tests.pairs, first, second) for second in labels] for first in labels]
     heat: dict[str, Any] = {
@@ -63,21 +63,21 @@ def significance(group: Group, metric: str) -> Figure | None:
         "ygap": 2,
         "hoverongaps": False,
     }
-    if len(rows) <= _WRITTEN:
+    if len(labels) <= _WRITTEN:
         heat["text"] = [["" if found is None else words.difference(found[0]) for found in line] for line in compared]
         heat["texttemplate"] = "%{text}"
     names_along = {"showgrid": False, "type": "category"}
-    cut = f" The best {_MOST} of {len(group.rows)} rows." if len(group.rows) > _MOST else ""
+    cut = f" of the best {len(labels)} of {len(group.rows)} rows" if len(labels) < len(group.rows) else ""
     return Figure(
         "significance",
         "Who can be told from whom",
         f"{metric} of the row at the left against the row below: paired t-test over users, Holm-corrected for all "
-        f"{len(tests.pairs)} pairs.{cut}",
+        f"{len(tests.pairs)} pairs{cut}.",
         [heat],
         {
             "xaxis": {**names_along, "tickangle": -35},
             "yaxis": {**names_along, "autorange": "reversed"},
-            "height": max(420, 200 + 18 * len(rows)),
+            "height": max(420, 200 + 18 * len(labels)),
         },
         ["", "against", "Difference", "t, Holm", "Wilcoxon, Holm"],
         [
@@ -89,7 +89,6 @@ def significance(group: Group, metric: str) -> Figure | None:
                 words.p_value(found.wilcoxon_holm),
             ]
             for (first, second), found in tests.pairs.items()
-            if first in labels and second in labels
         ],
         swatches=[
             ("--worse-3", "worse, p < 0.001"),

@@ -137,8 +137,10 @@ def _facts(record: Record) -> dict[str, Any]:
 
 
 def _against_reference(group: Group) -> list[str] | None:
+    """Headers of the tests against the named row, unless it is the best one anyway."""
     reference = next((tests.reference for tests in group.tests.values()), "")
-    return [f"To {reference}", "t, Holm"] if reference else None
+    needed = any(tests.reference and tests.reference != tests.best for tests in group.tests.values())
+    return [f"To {reference}", "t, Holm"] if needed else None
 
 
 def _tests(group: Group, row: Row, metrics: Sequence[str]) -> list[list[str]]:
@@ -162,18 +164,18 @@ def _compared(found: Comparison | None) -> list[str]:
 
 
 def _losses(record: Record) -> dict[str, list[float | None]]:
-    """Every loss by epoch, six digits of it."""
+    """Every loss by epoch, to six digits of its largest value."""
     found: dict[str, list[float | None]] = {}
     for index, entry in enumerate(record.curve):
         for name, value in (entry.get("losses") or {}).items():
             # A loss that begins later has nothing before.
-            values = found.setdefault(name, [None] * index)
+            values = found.setdefault(name, [])
             values += [None] * (index - len(values))
-            values.append(_digits(value))
-    return found
+            values.append(value)
+    return {name: _short(values) for name, values in found.items()}
 
 
-def _digits(value: Any) -> float | None:
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value == 0:
-        return 0.0 if value == 0 else None
-    return round(value, 5 - math.floor(math.log10(abs(value))))
+def _short(values: list[float | None]) -> list[float | None]:
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    digits = 5 - math.floor(math.log10(largest)) if largest else 0
+    return [None if value is None else round(value, digits) for value in values]

@@ -10,7 +10,7 @@ from typing import Any
 
 from recbole_diffmm.leaderboard.board import Group, Row
 from recbole_diffmm.leaderboard.views import html_words as words
-from recbole_diffmm.leaderboard.views.figure import Figure, axis, colour, dash, names, plain, rounded
+from recbole_diffmm.leaderboard.views.figure import MOST, Figure, axis, colour, dash, names, plain, rounded
 from recbole_diffmm.record import Metrics, Record
 
 _BEYOND = {"itemcoverage": "Item coverage", "giniindex": "Gini index", "averagepopularity": "Average popularity"}
@@ -151,7 +151,7 @@ def _without(group: Group, metric: str) -> Figure | None:
             "yaxis": {"type": "category", "autorange": "reversed", "showgrid": False},
             "barmode": "group",
             "bargap": 0.3,
-            "height": max(200, 130 + 18 * len(modalities) * max(1, len(told))),
+            "height": max(200, 130 + 18 * len(modalities) * min(max(1, len(told)), MOST)),
         },
         ["", "With all", *(f"Without {name}" for name in modalities)],
         told,
@@ -218,7 +218,7 @@ def beyond_accuracy(group: Group, metric: str) -> list[Figure]:
         ]
         found.append(
             Figure(
-                f"beyond-{name}",
+                f"beyond-{len(found)}",
                 title,
                 f"Of lists of {cut_off} on test, mean ± deviation: {hint}."
                 if cut_off
@@ -230,7 +230,7 @@ def beyond_accuracy(group: Group, metric: str) -> list[Figure]:
                     "barmode": "overlay",
                     "bargap": 0.35,
                     "showlegend": False,
-                    "height": 110 + 22 * min(len(data), 40),
+                    "height": 110 + 22 * min(len(data), MOST),
                 },
                 ["", title, "Deviation"],
                 [

@@ -65,12 +65,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Line:
-    """A row: its cells, and what the filter looks at."""
+    """A row: its cells, its notes in a word or two, and what the filter looks at."""
 
     id: str
     label: str
     colour: str
     cells: list[Value]
+    flags: list[str]
     multimodal: bool
     search: str
 
@@ -112,6 +113,7 @@ class Table:
         metrics: The board's.
         before: How many columns stand before the metrics.
         legend: What its signs mean.
+        notes: What a reader must know of rows: label and note.
     """
 
     id: str
@@ -125,6 +127,7 @@ class Table:
     metrics: tuple[str, ...]
     before: int
     legend: str
+    notes: list[tuple[str, str]]
 
 
 def table(group: Group, metrics: tuple[str, ...], number: int, alone: bool) -> Table:
@@ -144,6 +147,7 @@ def table(group: Group, metrics: tuple[str, ...], number: int, alone: bool) -> T
             label=row.label,
             colour=colour(index),
             cells=[_cell(group, row, index + 1, column.key, metrics[0], bars) for column in columns],
+            flags=list(dict.fromkeys(note.partition(":")[0] for note in row.notes)),
             multimodal=bool(row.modalities),
             search=" ".join((row.label, row.model, *row.modalities, row.tuned)).lower(),
         )
@@ -162,6 +166,7 @@ def table(group: Group, metrics: tuple[str, ...], number: int, alone: bool) -> T
         metrics=metrics,
         before=_BEFORE,
         legend=shared_words.LEGEND if group.tests else _UNTESTED,
+        notes=[(row.label, note) for row in group.rows for note in row.notes],
     )
 
 
@@ -184,6 +189,9 @@ def _facts(group: Group, metric: str) -> list[tuple[str, str, str]]:
         ("Run on", shared_words.machines(group), ""),
         ("Users tested", words.count(group.n_tested) if group.n_tested is not None else "not known", "in the means"),
     ]
+    tuned = {row.tuned for row in group.rows}
+    if len(tuned) == 1 and tuned != {""}:
+        facts.append(("Tuned", f"{tuned.pop()}, all rows alike", "budget of the search for their settings"))
     tests = group.tests.get(metric.lower())
     if tests is not None and tests.smallest is not None:
         facts.append(
@@ -202,7 +210,7 @@ def _finding(group: Group, metric: str) -> str:
     cell = best.cells[key]
     text = f"{best.label} has the best {metric}, {words.metric(cell.mean)}"
     if cell.deviation is not None:
-        text += f" ± {words.metric(cell.deviation)}"
+        text += f"\u00a0±\u00a0{words.metric(cell.deviation)}"
     if len(group.rows) == 1:
         return f"{text}; it is the only row."
     if key not in group.tests:
@@ -247,10 +255,8 @@ def _columns(group: Group, metrics: Sequence[str]) -> list[Column]:
         found.append(Column("device", "Device", "peak memory of the accelerator: mean over seeds", note="peak MiB"))
     if _any(group, _energy):
         found.append(Column("energy", "Energy", "measured for the whole run: mean over seeds", note="kWh"))
-    if _any(group, lambda row: row.tuned):
+    if len({row.tuned for row in group.rows}) > 1:  # otherwise it stands above the table, once
         found.append(Column("tuned", "Tuned", "budget of the search for its settings", "text"))
-    if _any(group, lambda row: row.notes):
-        found.append(Column("notes", "Notes", "what a reader must know of its runs", "text"))
     return found
 
 
@@ -295,8 +301,6 @@ def _cell(group: Group, row: Row, rank: int, key: str, first: str, bars: dict[st
         return Value(words.amount(run), words.amount(selected) if selected is not None else "", key=run)
     if kind == "tuned":
         return Value(row.tuned or words.NONE, key=row.tuned.lower() or None)
-    if kind == "notes":
-        return Value("; ".join(row.notes), key="; ".join(row.notes).lower() or None)
     cost = {
         "seconds": seconds_to_best,
         "host": lambda row: _memory(row, "host"),

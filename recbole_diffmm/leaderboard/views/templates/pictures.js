@@ -1,7 +1,6 @@
 "use strict";
 // Draws the figures of the page when they come into sight, in the colours of light or dark.
 const pictures = (() => {
-  const MOST = 40; // rows in a picture
   const NAMED = 24; // points with their names beside them
   const NARROW = 520; // pixels below which names stand in the legend and a finger scrolls the page
   const drawn = new Map();
@@ -45,7 +44,7 @@ const pictures = (() => {
   function traces(figure, group, narrow) {
     const away = hidden.get(group) || new Set();
     const rows = [...new Set(figure.data.map((trace) => trace.row))].filter((row) => row !== undefined && !away.has(row));
-    const shown = new Set(rows.slice(0, MOST));
+    const shown = new Set(rows.slice(0, figure.most));
     return figure.data
       .filter((trace) => trace.row === undefined || shown.has(trace.row))
       .map(({ row, ...trace }) => {
