@@ -84,6 +84,17 @@ def test_trains_away_from_the_clone(elsewhere: Path, repository: Path, tmp_path:
     assert str(repository) not in record.read_text()
 
 
+def test_makes_a_board_away_from_the_clone(elsewhere: Path, tmp_path: Path) -> None:
+    board = "title: Away\ndatasets: [toy]\nseeds: [1, 2]\nsettings: {epochs: 2, use_gpu: false}\nmodels: [BPR, Pop]\n"
+    (tmp_path / "away.yaml").write_text(board)
+    told = _run(elsewhere / "bin" / "recbole-diffmm", "leaderboard", "away.yaml", cwd=tmp_path).stdout
+    assert "users tested: 60" in told
+    folder = tmp_path / "results" / "away"
+    assert len(list(folder.glob("*.per_user.parquet"))) == 4
+    for name in ("index.html", "board.md", "board.csv", "board.tex", "../index.html"):
+        assert (folder / name).stat().st_size > 200
+
+
 def test_every_import_is_declared(repository: Path) -> None:
     """What the lent packages would hide: an import that no dependency of the package brings."""
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]

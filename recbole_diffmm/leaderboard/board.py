@@ -248,7 +248,7 @@ def _group(folder: Path, key: tuple[str, ...], rows: list[Row], manifest: Manife
         if of_metric:
             _bounds(rows, metric, of_metric)
         reference = manifest.reference if manifest.reference in labels else ""
-        tests = _tests(rows, of_metric, reference, with_pairs=metric == metrics[0])
+        tests = _tests(rows, metric, of_metric, reference, with_pairs=metric == metrics[0])
         if tests is not None:
             group.tests[metric] = tests
         _mark(rows, metric, tests)
@@ -325,11 +325,14 @@ def _bounds(rows: Sequence[Row], metric: str, values: Mapping[str, np.ndarray]) 
         row.cells[metric] = Cell(row.cells[metric].mean, row.cells[metric].deviation, low, high)
 
 
-def _tests(rows: Sequence[Row], values: Mapping[str, np.ndarray], reference: str, with_pairs: bool) -> Tests | None:
+def _tests(
+    rows: Sequence[Row], metric: str, values: Mapping[str, np.ndarray], reference: str, with_pairs: bool
+) -> Tests | None:
     labels = [row.label for row in rows]
     if len(labels) < 2 or not values:
         return None
-    best = max(labels, key=lambda label: values[label].mean())
+    # By what stands in the table, not by the per-user means that it was rounded from: one row is the best one.
+    best = max(rows, key=lambda row: row.cells[metric].mean).label
     # Rows are sorted: these are the best ones. Nobody reads a matrix of more, and its tests grow with the square.
     every = list(combinations(labels[:MATRIX_ROWS], 2)) if with_pairs else []
 

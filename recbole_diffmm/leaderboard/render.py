@@ -96,7 +96,7 @@ def _summary(board: Board, folder: Path) -> html.IndexEntry:
         name=board.name,
         title=board.title,
         href=f"{folder.name}/index.html",
-        datasets=tuple(group.dataset for group in board.groups),
+        datasets=tuple(dict.fromkeys(group.dataset for group in board.groups)),
         n_rows=sum(len(group.rows) for group in board.groups),
         n_runs=len(records),
         best=best,

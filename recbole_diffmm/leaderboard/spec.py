@@ -54,6 +54,11 @@ class Published(_Part):
     source: Word  # where it was published
     protocol: Word  # what selected it there, and on which data
 
+    @field_validator("metrics")
+    @classmethod
+    def _lower_case(cls, value: dict[str, float]) -> dict[str, float]:
+        return {name.lower(): number for name, number in value.items()}
+
 
 class Tuning(_Part):
     """The budget that every model of the board was tuned with, on validation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import combinations
 from typing import Any
 
@@ -20,11 +21,16 @@ def run(label: str, seed: int, mean: float, epochs: int = 5, **changes: Any) -> 
     """One run whose curve climbs to its validation value."""
     own = {f"{key}_{label}": value for key, value in (("width", 64), ("rate", 0.001))}
     values = {name: round(mean * (1 + 0.01 * seed) / (1 + i), 6) for i, name in enumerate(("recall@20", "ndcg@20"))}
+    noise = random.Random(f"{label} {seed}")
     curve = [
         {
             "epoch": epoch,
-            "losses": {name: 0.123456789 * (i + 1) / (1 + epoch * seed) for i, name in enumerate(LOSSES)},
-            "valid": {name: round(value * (1 - 0.9 ** (epoch + 1)), 6) for name, value in values.items()},
+            # Uneven as real ones are, or they would be packed far smaller.
+            "losses": {name: (0.1 + noise.random() / 50) * (i + 1) / (1 + epoch) for i, name in enumerate(LOSSES)},
+            "valid": {
+                name: round(value * (1 - 0.9 ** (epoch + 1)) + noise.random() / 500, 6)
+                for name, value in values.items()
+            },
             "seconds": {"ranking": 0.5},
             "diagnostics": {},
         }

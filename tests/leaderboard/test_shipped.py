@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from recbole_diffmm.config import Config
+from recbole_diffmm.leaderboard import manifest
+from recbole_diffmm.leaderboard.board import gather
 from recbole_diffmm.leaderboard.spec import find_spec, load_spec
 from recbole_diffmm.registry import model_names
 from recbole_diffmm.sources import properties_dir, read_yaml
@@ -70,6 +72,34 @@ def test_what_tuning_found_is_what_the_boards_read(repository):
         assert len(report["trials"]) == report["budget"]["trials"]
         complete = [trial for trial in report["trials"] if trial["state"] == "complete"]
         assert report["best"]["score"] == max(trial["score"] for trial in complete)
+
+
+def test_the_readme_shows_the_records(repository):
+    readme = (repository / "README.md").read_text()
+    filled = runpy.run_path(str(repository / "docs" / "render_readme.py"))["filled"]
+    assert filled(readme) == readme, "run python docs/render_readme.py"
+    assert readme.count("<!-- board: ") == 3
+
+
+@pytest.mark.parametrize("name", ["quick", "tiktok-va", "baby-unimodal"])
+def test_a_board_that_ships_is_whole(name, repository):
+    """Every row has all its runs, tuned with the stated budget, by committed code, and nothing failed."""
+    folder = repository / "results" / name
+    board = manifest.read(folder)
+    assert board is not None
+    spec = load_spec(find_spec(name))
+    assert len(board.rows) == len(spec.models) * len(spec.datasets)
+    for row in gather(folder, board, Path("nowhere")).groups[0].rows:
+        assert sorted(row.seeds) == sorted(spec.seeds)
+        assert not row.missing
+        assert not row.failures
+        assert {record.code.dirty for record in row.records} == {False}
+    assert all(row.tuned for row in board.rows)
+
+
+def test_the_records_that_ship_take_no_more_than_ten_megabytes(repository):
+    files = [path for path in (repository / "results").rglob("*") if path.suffix in {".json", ".parquet"}]
+    assert sum(path.stat().st_size for path in files if "runs" not in path.parts) < 10e6
 
 
 def test_the_board_in_the_docs_is_a_board(repository):

@@ -191,7 +191,7 @@ def beyond_accuracy(group: Group, metric: str) -> list[Figure]:
     cut_off = metric.partition("@")[2]
     keys = list(dict.fromkeys(key for row in group.rows for record in row.records for key in record.beyond_accuracy))
     keys = [key for key in keys if key.partition("@")[2] == cut_off] or keys
-    found = []
+    found: list[Figure] = []
     for key in keys:
         name, _, _ = key.partition("@")
         title = _BEYOND.get(name, key)

@@ -1,0 +1,256 @@
+"""What a board runs: what has no record, and nothing a second time unless that is asked for. Nothing trains here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_diffmm import provenance
+from recbole_diffmm.data import bundled
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.leaderboard import manifest, plan, runner
+from recbole_diffmm.leaderboard.make import Made, make
+from recbole_diffmm.leaderboard.spec import load_spec, tasks
+from recbole_diffmm.process import Job, Watcher
+from tests.leaderboard.boards import record, write_run
+from tests.leaderboard.test_spec import write
+
+BOARD = Path("b.yaml")
+FOLDER = Path("results/b")
+
+
+class Stand:
+    """Stands in for the processes of runs: writes records without training."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.requests: list[dict[str, Any]] = []
+        self.data = Path("dataset/toy")
+
+    def carry_out(self, jobs: Sequence[Job], places: Sequence[Any], watcher: Watcher) -> None:
+        for job in jobs:
+            watcher.started(job)
+            self.done.append(job.name)
+            self.requests.append(job.request)
+            folder = Path(job.request["settings"]["results_dir"])
+            files = {file.name: provenance.hash_file(file.resolve()) for file in sorted(self.data.glob("*.inter"))}
+            write_run(
+                folder,
+                job.name,
+                code={"hash": provenance.code_hash(job.request["model"]), "commit": None, "dirty": None},
+                data={**record()["data"], "files": files},
+                config={"data_path": str(self.data)},
+            )
+            watcher.ended(job, None)
+
+    def made(self, **options: Any) -> tuple[Made, list[str]]:
+        """Make the board; also return the names of the runs that it has done."""
+        self.done.clear()
+        made = make(str(BOARD), workers=1, progress=False, **options)
+        return made, list(self.done)
+
+
+@pytest.fixture
+def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
+    stand = Stand()
+    monkeypatch.setattr(runner, "carry_out", stand.carry_out)
+    bundled.prepare("toy", "dataset")
+    write(BOARD, settings={"use_gpu": False})
+    return stand
+
+
+def test_only_what_has_no_record_runs(stand: Stand):
+    made, done = stand.made()
+    assert len(done) == made.done == 4 and not made.failures and not made.stale
+    assert sorted(f"{name}.json" for name in done) == sorted(file.name for file in FOLDER.glob("*-s*.json"))
+    assert made.manifest == manifest.read(FOLDER)
+    assert [[run.name for run in row.runs] for row in made.manifest.rows] == [done[:2], done[2:]]
+    assert stand.made()[1] == []
+    (FOLDER / f"{done[2]}.json").unlink()
+    assert stand.made()[1] == [done[2]]
+    write(BOARD, settings={"use_gpu": False}, seeds=[1, 2, 3])
+    assert [name.rsplit("-", 1)[0] for name in stand.made()[1]] == ["BPR-toy-s3", "Pop-toy-s3"]
+    write(BOARD, settings={"use_gpu": False, "learning_rate": 0.5}, models=["BPR"])
+    _, other = stand.made()
+    assert len(other) == 2 and not set(other) & set(done)  # other settings are other runs
+    write(BOARD, settings={"use_gpu": False, "show_progress": True, "eval_batch_size": 8})
+    assert stand.made()[1] == []  # these cannot move a number
+
+
+def test_a_board_that_is_done_wakes_neither_pytorch_nor_recbole(stand: Stand):
+    stand.made()
+    code = (
+        "import sys; from recbole_diffmm.leaderboard.make import make\n"
+        "made = make('b.yaml')\n"
+        "print(made.done, made.stale, sorted({'torch', 'recbole', 'pandas', 'optuna'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0 {} []\n" and done.stderr == ""
+
+
+def test_changed_data_make_a_record_stale(stand: Stand):
+    _, done = stand.made()
+    before = {file: file.read_bytes() for file in FOLDER.iterdir()}
+    with Path("dataset/toy/toy.test.inter").open("a", encoding="utf-8") as file:
+        file.write("user_00\titem_00\n")
+    made, again = stand.made()  # the same process: what it knows of files must not be older than the call
+    assert again == [] and made.stale == dict.fromkeys(done, "toy.test.inter of toy changed")
+    assert {file: file.read_bytes() for file in before} == before
+    Path("dataset/toy/toy.valid.inter").unlink()
+    assert "toy.test.inter, toy.valid.inter of toy changed" in str(stand.made()[0].stale)
+    shutil.rmtree("dataset/toy")  # records without their data are as good as ever
+    assert stand.made()[0].stale == {}
+
+
+def test_changed_code_makes_the_records_of_its_models_stale(stand: Stand, monkeypatch: pytest.MonkeyPatch):
+    _, done = stand.made()
+    hashes = {"BPR": "b" * 64, "Pop": provenance.code_hash("Pop")}
+    monkeypatch.setattr(provenance, "code_hash", hashes.__getitem__)
+    made, again = stand.made()
+    assert again == [] and made.stale == dict.fromkeys(done[:2], "the code of BPR has changed")
+
+
+def test_stale_runs_are_repeated_when_asked_and_the_old_records_kept(stand: Stand, monkeypatch: pytest.MonkeyPatch):
+    _, done = stand.made()
+    (FOLDER / f"{done[0]}.per_user.parquet").write_text("users", encoding="utf-8")
+    old = {file.name: file.read_bytes() for file in FOLDER.glob(f"{done[0]}*")}
+    hashes = {"BPR": "b" * 64, "Pop": provenance.code_hash("Pop")}
+    monkeypatch.setattr(provenance, "code_hash", hashes.__getitem__)
+    made, again = stand.made(rerun_stale=True)
+    assert again == done[:2] and made.stale == {} and made.done == 2
+    assert {file.name: file.read_bytes() for file in (FOLDER / "stale").glob(f"{done[0]}*")} == old
+    assert json.loads((FOLDER / f"{done[0]}.json").read_text(encoding="utf-8"))["code"]["hash"] == "b" * 64
+    assert not (FOLDER / f"{done[0]}.per_user.parquet").exists()
+    assert stand.made(rerun_stale=True)[1] == []
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"scheduler": "nosuch"}])
+def test_old_records_stay_where_nothing_can_run(options: Any, stand: Stand, monkeypatch: pytest.MonkeyPatch):
+    stand.made()
+    monkeypatch.setattr(provenance, "code_hash", lambda model: "b" * 64)
+    with pytest.raises(UserError):
+        make(str(BOARD), rerun_stale=True, progress=False, **options)
+    assert len(list(FOLDER.glob("*-s*.json"))) == 4 and not (FOLDER / "stale").exists()
+
+
+def test_a_changed_config_file_makes_other_runs(stand: Stand):
+    Path("c.yaml").write_text("learning_rate: 0.1\n", encoding="utf-8")
+    write(BOARD, models=["BPR"], config_files=["c.yaml"], settings={"use_gpu": False})
+    first = stand.made()[1]
+    Path("c.yaml").write_text("learning_rate: 0.2\n", encoding="utf-8")
+    second = stand.made()[1]
+    assert len(first) == len(second) == 2 and not set(first) & set(second)
+    Path("properties").mkdir()
+    Path("properties/overall.yaml").write_text("epochs: 7\n", encoding="utf-8")
+    assert len(stand.made()[1]) == 2
+
+
+def test_data_lie_where_a_config_file_says(stand: Stand):
+    bundled.prepare("toy", "elsewhere")
+    stand.data = Path("elsewhere/toy")
+    Path("c.yaml").write_text("data_path: elsewhere\n", encoding="utf-8")
+    write(BOARD, models=["BPR"], config_files=["c.yaml"], settings={"use_gpu": False})
+    stand.made()
+    shutil.rmtree("dataset/toy")
+    Path("dataset/toy").mkdir()
+    assert stand.made()[0].stale == {}
+    Path("elsewhere/toy/toy.test.inter").write_text("user_id:token\titem_id:token\n", encoding="utf-8")
+    assert len(stand.made()[0].stale) == 2
+
+
+def test_two_rows_of_one_configuration_are_refused(stand: Stand):
+    models = ["BPR", {"model": "BPR", "label": "again", "settings": {"show_progress": True}}]
+    write(BOARD, models=models, settings={"use_gpu": False})
+    with pytest.raises(UserError) as error:
+        stand.made()
+    line = "again on toy, seed 1 and BPR on toy, seed 1 have the same configuration"
+    assert line in str(error.value) and stand.done == []
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ({"model": "BRP"}, "odd on toy, seed 1: unknown model 'BRP'; did you mean BPR?"),
+        ({"model": "BPR", "settings": {"epochs": "many"}}, "odd on toy, seed 1: epochs in "),
+        ({"model": "BPR", "settings": {"emb_size": 3}}, "odd on toy, seed 1: unknown key 'emb_size'"),
+        ({"model": "LightGCN", "settings": {"valid_metric": "Recal@20"}}, "odd on toy, seed 1: valid_metric is Recal@20"),
+    ],
+)
+def test_a_wrong_row_is_named_before_anything_trains(row: dict[str, Any], line: str, stand: Stand):
+    write(BOARD, models=["Pop", {**row, "label": "odd"}], settings={"use_gpu": False})
+    with pytest.raises(UserError) as error:
+        stand.made()
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+    assert stand.done == [] and not list(FOLDER.glob("*.json"))
+
+
+def test_a_board_on_unknown_data_is_refused_before_anything_trains(stand: Stand):
+    write(BOARD, datasets=["toy", "tyo"])
+    with pytest.raises(UserError, match="BPR on tyo, seed 1: unknown dataset 'tyo'"):
+        stand.made()
+    assert stand.done == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"schema_version": 2, "name"', "is no JSON; delete it and run again"),
+        ('{"schema_version": 99}', "has schema version 99, not "),
+        ("[]", "has schema version None, not "),
+        (json.dumps({"schema_version": 2}), "field required; delete it and run again"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_told_in_one_line(text: str, line: str, stand: Stand):
+    _, done = stand.made()
+    path = FOLDER / f"{done[1]}.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        stand.made()
+    assert str(error.value).startswith(f"record {path}: ") and line in str(error.value)
+    assert "\n" not in str(error.value) and stand.done == [] and path.read_text(encoding="utf-8") == text
+
+
+def test_a_manifest_that_cannot_be_read_is_told_in_one_line(stand: Stand):
+    _, done = stand.made()
+    text = (FOLDER / manifest.FILE).read_text(encoding="utf-8")
+    for broken in (text[:-100], "[]", text.replace('"rows"', '"wors"')):
+        (FOLDER / manifest.FILE).write_text(broken, encoding="utf-8")
+        with pytest.raises(UserError) as error:
+            stand.made()
+        assert "board.json: is no board" in str(error.value) and "\n" not in str(error.value)
+    (FOLDER / manifest.FILE).unlink()
+    assert stand.made()[1] == [] and (FOLDER / manifest.FILE).read_text(encoding="utf-8") == text
+
+
+def test_only_a_training_by_the_same_code_is_continued(stand: Stand, monkeypatch: pytest.MonkeyPatch):
+    def planned() -> list[plan.Planned]:
+        known = manifest.read(FOLDER)
+        return plan.plan(tasks(load_spec(BOARD)), FOLDER, known.names() if known else {})
+
+    def resumed() -> list[bool]:
+        return [runner.request(run, FOLDER)["settings"]["resume"] for run in planned()]
+
+    assert resumed() == [False] * 4  # whatever lies in saved/ is not this board's
+    _, done = stand.made()
+    for name in done:
+        (FOLDER / f"{name}.json").unlink()  # as if they had been interrupted
+    assert resumed() == [True] * 4
+    stand.requests.clear()
+    stand.made()
+    assert [request["settings"]["resume"] for request in stand.requests] == [True] * 4
+    pop = provenance.code_hash("Pop")
+    monkeypatch.setattr(provenance, "code_hash", {"BPR": "b" * 64, "Pop": pop}.__getitem__)
+    assert resumed() == [False, False, True, True]
+
+
+def test_a_record_under_another_name_is_no_record(stand: Stand, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tests.leaderboard.test_plan.write_run", lambda *args, **kwargs: None)
+    made, done = stand.made()
+    assert made.done == 0 and set(made.failures) == set(done) and "another name" in made.failures[done[0]]
