@@ -121,7 +121,8 @@ def _run(asked: dict[str, Any], name: str) -> dict[str, Any]:
 
     def wanted() -> bool:
         task = here.state.tasks.get(key)
-        return task is not None and task.state != "cancelled"
+        # A worker that has lost its scheduler closes, and would wait for its tasks.
+        return task is not None and task.state != "cancelled" and here.status.name not in {"closing", "closed"}
 
     here.log_event(_TOPIC, {"name": name, "started": True})
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // here.state.nthreads))

@@ -146,7 +146,7 @@ def test_records_have_the_numbers_of_one_process(sweep: Sweep):
     assert (sweep.folder / f"{wide['name']}.per_user.parquet").is_file()
 
 
-_LONG = {**_SETTINGS, "epochs": 150, "stopping_step": 200, "train_batch_size": 128}
+_LONG = {**_SETTINGS, "epochs": 90, "stopping_step": 90, "train_batch_size": 128}
 
 
 @pytest.mark.slow
