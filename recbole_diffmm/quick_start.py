@@ -89,8 +89,10 @@ def run(
                 getLogger().info(f"This run is finished: {path}")
                 return _result(finished, path)
 
+        building = time.perf_counter()
         trainer = _prepare_trainer(config, train_data)
         model_ = trainer.model
+        building = time.perf_counter() - building
         trainer.resume_file = Path(config["checkpoint_dir"]) / f"{records.run_name(config)}.resume.pth"
         if config["protocol"] == "paper":
             trainer.watch_test(test_data)
@@ -120,7 +122,7 @@ def run(
             file = path.with_suffix(".per_user.parquet")
             written = write_parquet(file, tokens, per_user, lists.user_history())
         seconds = {
-            **records.summarise_seconds(trainer.curve, trainer.best_epoch),
+            **records.summarise_seconds(trainer.curve, trainer.best_epoch, building),
             "preparation": round(prepared - started, 4),
             "training": round(trainer.earlier_seconds + trained - prepared, 4),
             "test": round(tested - trained, 4),

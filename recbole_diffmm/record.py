@@ -148,7 +148,7 @@ class Record(_Part):
     epochs_run: int = Field(description="epochs trained")
     curve: list[dict[str, Any]] = Field(description="per epoch: losses, validation metrics, seconds, diagnostics")
     seconds: dict[str, Any] = Field(
-        description="in all by phase, medians per epoch, and `to_best_epoch`, all phases up to the selected one"
+        description="in all by phase, medians per epoch; `to_best_epoch`: building the model and all phases up to the selected one"
     )
     peak_memory_mb: dict[str, float | None] = Field(description="MiB of the process (`host`) and of the `device`")
     energy: dict[str, float] = Field(description="`kwh` and `kg_co2` where `energy: true` had them measured")
@@ -202,12 +202,15 @@ def selection(config: Any) -> str:
     return f"validation {config['valid_metric']}"
 
 
-def summarise_seconds(curve: Sequence[Mapping[str, Any]], best_epoch: int | None) -> dict[str, Any]:
+def summarise_seconds(
+    curve: Sequence[Mapping[str, Any]], best_epoch: int | None, building: float = 0.0
+) -> dict[str, Any]:
     """Return the total seconds of each phase, their medians as ``per_epoch``, and all of them ``to_best_epoch``.
 
     Args:
         curve: The epochs, each with ``epoch`` and ``seconds`` by phase.
         best_epoch: The selected one; None takes the last.
+        building: What came before them; models without epochs, such as EASE, learn while they are built.
     """
     phases: dict[str, list[float]] = {}
     for entry in curve:
@@ -216,7 +219,8 @@ def summarise_seconds(curve: Sequence[Mapping[str, Any]], best_epoch: int | None
     totals: dict[str, Any] = {phase: round(sum(values), 4) for phase, values in phases.items()}
     totals["per_epoch"] = {phase: round(statistics.median(values), 4) for phase, values in phases.items()}
     until = [entry for entry in curve if best_epoch is None or entry["epoch"] <= best_epoch]
-    totals["to_best_epoch"] = round(sum(sum(entry["seconds"].values()) for entry in until), 4)
+    totals["building"] = round(building, 4)
+    totals["to_best_epoch"] = round(building + sum(sum(entry["seconds"].values()) for entry in until), 4)
     return totals
 
 

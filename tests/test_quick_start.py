@@ -368,3 +368,14 @@ def test_records_are_validated_when_written_and_when_read():
     records.write_json(path, {**record, "schema_version": 1})
     with pytest.raises(UserError, match="schema version 1, not 2"):
         records.load(path)
+
+
+def test_the_cost_up_to_the_best_epoch_counts_what_a_model_learns_while_it_is_built():
+    seconds = small_run("EASE").record["seconds"]
+    assert seconds["building"] > 0
+    assert seconds["to_best_epoch"] > seconds["building"]
+    curve = [{"epoch": n, "seconds": {"a": 1.0, "b": 0.5}} for n in range(4)]
+    totals = records.summarise_seconds(curve, 2, building=10.0)
+    assert totals["to_best_epoch"] == 10.0 + 3 * 1.5
+    assert totals["a"] == 4.0
+    assert totals["per_epoch"] == {"a": 1.0, "b": 0.5}

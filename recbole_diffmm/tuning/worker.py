@@ -64,6 +64,7 @@ def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int 
         return now.number
     except Exception as error:
         now.set_user_attr("error", _reason(error))
+        now.set_user_attr("seconds", round(time.perf_counter() - started, 2))
         study.tell(now, state=TrialState.FAIL)
         raise
     now.set_user_attr("seconds", result.seconds)
