@@ -148,7 +148,7 @@ class Record(_Part):
     epochs_run: int = Field(description="epochs trained")
     curve: list[dict[str, Any]] = Field(description="per epoch: losses, validation metrics, seconds, diagnostics")
     seconds: dict[str, Any] = Field(
-        description="by phase in all and per epoch (medians); `to_best_epoch`: building the model, and all phases until then"
+        description="by phase, in all and `per_epoch` (medians); `to_best_epoch`: building the model and all until then"
     )
     peak_memory_mb: dict[str, float | None] = Field(description="MiB of the process (`host`) and of the `device`")
     energy: dict[str, float] = Field(description="`kwh` and `kg_co2` where `energy: true` had them measured")

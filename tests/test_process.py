@@ -201,7 +201,7 @@ def test_each_place_gets_one_gpu(machine: pytest.MonkeyPatch, tmp_path: Path):
     machine.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert process._gpus() == []
     machine.delenv("CUDA_VISIBLE_DEVICES")
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: One (UUID: a)'\necho 'GPU 1: Two'\n", encoding="utf-8")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: a (UUID: b)'\necho 'GPU 1: c'\n", encoding="utf-8")
     (tmp_path / "nvidia-smi").chmod(0o755)
     machine.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert gpus(None) == ["0", "1"]

@@ -89,8 +89,9 @@ def tune(
             for number in range(n_spent, search.trials)
             if not _over(search, studies.spent(study))
         )
+        places = slots(workers, max(search.trials - n_spent, 1))
         with _Trials(search, study, n_spent, progress) as watcher:
-            carry_out(jobs, slots(workers, max(search.trials - n_spent, 1)), watcher)
+            carry_out(jobs, places, watcher)
         # Elsewhere others may have spent more at the same time; the budget is what is stated.
         trials = studies.spent(study)[: search.trials]
         if len(trials) < search.trials and not _over(search, trials):

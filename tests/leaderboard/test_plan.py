@@ -180,7 +180,7 @@ def test_two_rows_of_one_configuration_are_refused(stand: Stand):
         ({"model": "BRP"}, "odd on toy, seed 1: unknown model 'BRP'; did you mean BPR?"),
         ({"model": "BPR", "settings": {"epochs": "many"}}, "odd on toy, seed 1: epochs in "),
         ({"model": "BPR", "settings": {"emb_size": 3}}, "odd on toy, seed 1: unknown key 'emb_size'"),
-        ({"model": "LightGCN", "settings": {"valid_metric": "Recal@20"}}, "odd on toy, seed 1: valid_metric is Recal@20"),
+        ({"model": "LightGCN", "settings": {"valid_metric": "Recal@20"}}, "odd on toy, seed 1: valid_metric is "),
     ],
 )
 def test_a_wrong_row_is_named_before_anything_trains(row: dict[str, Any], line: str, stand: Stand):
@@ -218,7 +218,7 @@ def test_a_record_that_cannot_be_read_is_told_in_one_line(text: str, line: str, 
 
 
 def test_a_manifest_that_cannot_be_read_is_told_in_one_line(stand: Stand):
-    _, done = stand.made()
+    stand.made()
     text = (FOLDER / manifest.FILE).read_text(encoding="utf-8")
     for broken in (text[:-100], "[]", text.replace('"rows"', '"wors"')):
         (FOLDER / manifest.FILE).write_text(broken, encoding="utf-8")

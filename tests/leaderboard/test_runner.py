@@ -185,7 +185,7 @@ def test_an_interrupted_board_goes_on_where_it_was(monkeypatch: pytest.MonkeyPat
     assert interrupted_by(signal.SIGKILL)[0] == -signal.SIGKILL
     made = make("b.yaml", workers=1, progress=False)
     assert made.done == 1 and not made.failures
-    bpr, pop = _records(folder)
+    bpr, _ = _records(folder)
     assert {next(folder.glob("Pop-*.json")).stat().st_mtime_ns} == set(mtimes)  # it has run once
     # The epochs before each interruption are kept with the seconds that they took: they were not trained again.
     for curve in seen:

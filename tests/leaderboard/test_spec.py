@@ -44,7 +44,7 @@ def touch(*names: str) -> None:
         ({"seeds": 1}, "b.yaml: seeds: input should be a valid tuple"),
         ({"seeds": [3, 1, 3]}, "b.yaml: seeds: 3 is listed 2 times, name each once"),
         ({"datasets": ["toy", "toy"]}, "b.yaml: datasets: toy is listed 2 times, name each once"),
-        ({"models": ["BPR", {"model": "Pop", "label": "BPR"}]}, "two rows are called BPR, give each a label of its own"),
+        ({"models": ["BPR", {"model": "Pop", "label": "BPR"}]}, "two rows are called BPR, give each a label"),
         ({"reference": "BRP"}, "b.yaml: reference: BRP is no row; did you mean BPR?"),
         ({"tuning": {"trials": 0}}, "b.yaml: tuning.trials: input should be greater than or equal to 1"),
         ({"tuning": {"trials": 2, "minuets": 3}}, "b.yaml: tuning.minuets: extra inputs are not permitted"),
@@ -74,7 +74,7 @@ def test_a_board_is_found_by_path_or_by_name():
     assert load_spec(find_spec("mine")).folder == Path("results/mine")
     write(Path("properties/leaderboard/quick.yaml"), title="Not the shipped one")
     assert load_spec(find_spec("quick")).title == "Not the shipped one"
-    with pytest.raises(UserError, match="no leaderboard qick; did you mean quick?"):
+    with pytest.raises(UserError, match=r"no leaderboard qick; did you mean quick\?"):
         find_spec("qick")
 
 
@@ -107,7 +107,7 @@ def test_config_files_name_model_and_dataset_by_placeholders():
     assert first.config_files == ("all.yaml", "of/BPR-toy.yaml")
     assert last.config_files == ("all.yaml", "of/Pop-toy.yaml", "own.yaml")
     Path("of/Pop-toy.yaml").unlink()
-    with pytest.raises(UserError, match="config file of/Pop-toy.yaml is missing"):
+    with pytest.raises(UserError, match=r"config file of/Pop-toy.yaml is missing"):
         list(tasks(spec))
 
 
@@ -117,7 +117,8 @@ def test_shipped_config_files_are_found_from_anywhere():
 
 
 def test_rows_of_a_board_with_a_budget_bring_their_tuned_settings():
-    models = [{"model": "BPR", "label": "BPR (wide)", "config_files": ["own.yaml"]}, {"model": "Pop", "untuned": "none"}]
+    row = {"model": "BPR", "label": "BPR (wide)", "config_files": ["own.yaml"]}
+    models = [row, {"model": "Pop", "untuned": "it has no settings"}]
     spec = load_spec(write(Path("b.yaml"), models=models, tuning={"trials": 3}))
     touch("own.yaml")
     with pytest.raises(UserError, match=r"BPR-wide--toy.yaml is missing; if it is a tuned one, recbole-diffmm tune"):

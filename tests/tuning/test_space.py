@@ -141,9 +141,9 @@ def test_no_code_runs_when_a_line_is_read():
 def test_a_missing_space_is_told_in_one_line():
     with pytest.raises(UserError, match=r"no properties/tune/Pop.yaml; write one, or give --space FILE"):
         load_space("Pop")
-    with pytest.raises(UserError, match="search space nosuch.txt cannot be read"):
+    with pytest.raises(UserError, match=r"search space nosuch.txt cannot be read"):
         load_space("BPR", Path("nosuch.txt"))
-    with pytest.raises(UserError, match="config file nosuch.yaml: no such file"):
+    with pytest.raises(UserError, match=r"config file nosuch.yaml: no such file"):
         load_space("BPR", Path("nosuch.yaml"))
     Path("properties/tune").mkdir(parents=True)
     Path("properties/tune/Pop.yaml").write_text("a: [1, 2]\n", encoding="utf-8")
