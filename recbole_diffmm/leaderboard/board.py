@@ -110,7 +110,8 @@ class Group:
 
     Attributes:
         dataset: The dataset's name.
-        split_hash: Fingerprint of its split.
+        splits: Fingerprint of the split of each seed: one for all, or, where RecBole splits at random by the seed, one
+            each, the same for every row.
         protocol: ``recbole`` or ``paper``.
         masking: Whose items are not ranked at test.
         selection: What chose the epoch.
@@ -123,7 +124,7 @@ class Group:
     """
 
     dataset: str
-    split_hash: str
+    splits: dict[int, str]
     protocol: str
     masking: str
     selection: str
@@ -136,6 +137,18 @@ class Group:
     rows: list[Row]
     tests: dict[str, Tests] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
+
+    @property
+    def split(self) -> str:
+        """The split in words: the beginning of its fingerprint, or of each seed's."""
+        if len(set(self.splits.values())) == 1:
+            return next(iter(self.splits.values()))[:12]
+        return "one per seed: " + ", ".join(f"{digest[:12]} ({seed})" for seed, digest in sorted(self.splits.items()))
+
+    @property
+    def split_hash(self) -> str:
+        """The whole fingerprint, or those of all seeds."""
+        return " ".join(dict.fromkeys(digest for _, digest in sorted(self.splits.items())))
 
 
 @dataclass(frozen=True)
@@ -170,7 +183,7 @@ def gather(folder: Path, manifest: Manifest, data_path: Path = Path("dataset")) 
     Raises:
         UserError: A record cannot be read, or lacks a word that a table needs.
     """
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    groups: list[tuple[tuple[str, ...], dict[int, str], list[Row]]] = []
     empty: list[tuple[str, str, str]] = []
     for entry in manifest.rows:
         row = _row(folder, entry, data_path)
@@ -178,8 +191,15 @@ def gather(folder: Path, manifest: Manifest, data_path: Path = Path("dataset")) 
             why = "; ".join(dict.fromkeys(row.failures)) or "no run yet"
             empty.append((row.label, entry.dataset, why))
             continue
-        groups.setdefault(_key(row), []).append(row)
-    tables = [_group(folder, key, rows, manifest) for key, rows in groups.items()]
+        key, splits = _key(row), _splits(row)
+        for other, theirs, rows in groups:
+            if other == key and _same_splits(splits, theirs):
+                rows.append(row)
+                theirs.update(splits)
+                break
+        else:
+            groups.append((key, splits, [row]))
+    tables = [_group(folder, key, splits, rows, manifest) for key, splits, rows in groups]
     return Board(manifest.name, manifest.title, manifest.about, manifest.metrics, tables, empty)
 
 
@@ -208,18 +228,29 @@ def _row(folder: Path, entry: ManifestRow, data_path: Path) -> Row:
 
 def _key(row: Row) -> tuple[str, ...]:
     """What a table must share; a row whose own runs do not share it is refused."""
-    keys = {(r.dataset, r.data.split_hash, r.protocol, r.masking, r.selection) for r in row.records}
+    keys = {(r.dataset, r.data.hash, r.protocol, r.masking, r.selection) for r in row.records}
     if len(keys) > 1:
         raise UserError(
-            f"row {row.label}: its runs differ in dataset, split, protocol, masking or selection; run the older ones "
-            "again with --rerun_stale"
+            f"row {row.label}: its runs differ in dataset, protocol, masking or selection; run the older ones again "
+            "with --rerun_stale"
         )
     return keys.pop()
 
 
-def _group(folder: Path, key: tuple[str, ...], rows: list[Row], manifest: Manifest) -> Group:
-    dataset, split_hash, protocol, masking, selection = key
-    if not all(key):
+def _splits(row: Row) -> dict[int, str]:
+    return {record.seed: record.data.split_hash for record in row.records}
+
+
+def _same_splits(a: Mapping[int, str], b: Mapping[int, str]) -> bool:
+    """Whether two rows were split alike: the same for every seed that both have, and for at least one."""
+    return all(b.get(seed, digest) == digest for seed, digest in a.items()) and not set(a.values()).isdisjoint(
+        b.values()
+    )
+
+
+def _group(folder: Path, key: tuple[str, ...], splits: dict[int, str], rows: list[Row], manifest: Manifest) -> Group:
+    dataset, _, protocol, masking, selection = key
+    if not all((*key, *splits.values())):
         raise UserError(f"a table needs dataset, split hash, protocol, masking and selection, got {key}")
     metrics = [metric.lower() for metric in manifest.metrics]
     for row in rows:
@@ -229,7 +260,7 @@ def _group(folder: Path, key: tuple[str, ...], rows: list[Row], manifest: Manife
     first = rows[0].records[0].data
     group = Group(
         dataset=dataset,
-        split_hash=split_hash,
+        splits=splits,
         protocol=protocol,
         masking=masking,
         selection=selection,

@@ -100,7 +100,7 @@ def group(rows: list[Row], tied: tuple[str, ...] = (), **changes: Any) -> Group:
     first = rows[0].records[0]
     values: dict[str, Any] = {
         "dataset": "toy",
-        "split_hash": first.data.split_hash,
+        "splits": {record.seed: record.data.split_hash for row in rows for record in row.records},
         "protocol": "recbole",
         "masking": "train+valid",
         "selection": first.selection,

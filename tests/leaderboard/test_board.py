@@ -83,6 +83,31 @@ def test_runs_of_one_row_that_may_not_be_averaged_are_refused():
         _gather()
 
 
+@pytest.fixture
+def _split_by_seed():
+    board = write_board(FOLDER, {"DiffMM": 0.1, "BPR": 0.0}, seeds=[1, 2])
+    for row in board.rows:
+        for run in row.runs:
+            path = FOLDER / f"{run.name}.json"
+            content = json.loads(path.read_text())
+            content["data"]["split_hash"] = digest(f"split {content['seed']}")
+            records.write(path, content)
+    return board
+
+
+def test_a_split_of_every_seed_is_told_and_must_be_the_same_for_every_row(_split_by_seed):
+    (group,) = _gather().groups
+    first, second = (digest(f"split {seed}") for seed in (1, 2))
+    assert group.split == f"one per seed: {first[:12]} (1), {second[:12]} (2)"
+    assert group.split_hash == f"{first} {second}"
+    assert group.tests
+    (path,) = FOLDER.glob("BPR-toy-s2-*.json")
+    content = json.loads(path.read_text())
+    content["data"]["split_hash"] = digest("another")
+    records.write(path, content)
+    assert [[row.label for row in group.rows] for group in _gather().groups] == [["DiffMM"], ["BPR"]]
+
+
 @pytest.mark.parametrize("key", ["dataset", "selection", "masking", "protocol"])
 def test_a_record_without_a_word_that_the_table_needs_is_refused(key):
     write_board(FOLDER, {"BPR": 0.0}, seeds=[1])

@@ -180,7 +180,7 @@ def _facts(group: Group, metric: str) -> list[tuple[str, str, str]]:
         ("Users", words.count(group.n_users), ""),
         ("Items", words.count(group.n_items), ""),
         ("Interactions", words.count(group.n_inter), "of all splits"),
-        ("Split", group.split_hash[:12], f"SHA-256 of training, validation and test: {group.split_hash}"),
+        ("Split", group.split, f"SHA-256 of training, validation and test: {group.split_hash}"),
         ("Modalities", ", ".join(group.modalities) or "none used", "used by any row"),
         ("Masked at test", shared_words.masked(group), "items that are not ranked"),
         ("Epoch selected by", group.selection, ""),

@@ -23,7 +23,7 @@ def facts(group: Group) -> list[tuple[str, str]]:
     found = [
         ("dataset", group.dataset),
         ("users, items, interactions", f"{group.n_users:,}, {group.n_items:,}, {group.n_inter:,}"),
-        ("split", group.split_hash[:12]),
+        ("split", group.split),
         ("modalities", ", ".join(group.modalities) or "none"),
         ("protocol", group.protocol),
         ("epoch selected by", group.selection),
