@@ -47,16 +47,21 @@ def open_study(where: str, name: str, bigger: bool, seed: int, trials: int) -> o
         name: The study's.
         bigger: Whether a bigger score is better.
         seed: Of the sampler of this process.
-        trials: The budget; a third of it is drawn at random before the sampler learns.
+        trials: The budget.
     """
     return optuna.create_study(
         storage=storage(where),
         study_name=name,
         load_if_exists=True,
         direction="maximize" if bigger else "minimize",
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(3, trials // 3), multivariate=True),
+        sampler=sampler(seed, trials),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=WARM_UP),
     )
+
+
+def sampler(seed: int, trials: int) -> optuna.samplers.TPESampler:
+    """Return what draws settings: at random in the first third of a budget of `trials`, then learning from the past."""
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(3, trials // 3), multivariate=True)
 
 
 def spent(study: optuna.Study) -> list[FrozenTrial]:

@@ -78,6 +78,8 @@ def tune(
     bigger = bool(config["valid_metric_bigger"])
     where = storage or str(reports / f"{search.name}.journal")
     with only_one(reports):
+        if storage is None:  # nobody else is at work on it, and whoever was killed may have left it locked
+            Path(f"{where}.lock").unlink(missing_ok=True)
         study = studies.open_study(where, search.name, bigger, search.seed, search.trials)
         _same_question(study, {"question": _question(search, space), "configuration": run_name(config)}, where)
         if storage is None:  # elsewhere others may be at work on it
@@ -149,7 +151,8 @@ def _request(search: Search, space: Mapping[str, Range], where: str, bigger: boo
         "study": search.name,
         "bigger": bigger,
         "trials": search.trials,
-        "sampler_seed": search.seed * 10_000 + number,
+        "seed": search.seed * 10_000,
+        "number": number,
     }
 
 

@@ -37,13 +37,17 @@ def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int 
     from recbole_diffmm.quick_start import validate
     from recbole_diffmm.quiet import quiet_libraries
     from recbole_diffmm.tuning.space import Range
-    from recbole_diffmm.tuning.study import open_study, spent
+    from recbole_diffmm.tuning.study import open_study, sampler, spent
 
     quiet_libraries()
-    study = open_study(asked["storage"], asked["study"], asked["bigger"], asked["sampler_seed"], asked["trials"])
+    study = open_study(
+        asked["storage"], asked["study"], asked["bigger"], asked["seed"] + asked["number"], asked["trials"]
+    )
     if len(spent(study)) >= asked["trials"]:
         return None
     now = study.ask()
+    # By the trial's own number, which no two have here or elsewhere: others would draw the same settings.
+    study.sampler = sampler(asked["seed"] + now.number, asked["trials"])
     tell({"trial": now.number})
     space = {name: Range.model_validate(value) for name, value in asked["space"].items()}
     drawn = {name: value.draw(name, now) for name, value in space.items()}

@@ -167,7 +167,7 @@ def test_rows_that_were_tuned_differently_say_so():
 def test_published_rows_stand_apart_and_are_never_ranked():
     page = Page(render(small_board()))
     ((_, text),) = page.all("tbody", class_="published")
-    for word in ("not ranked", "Elsewhere", "0.9876", "Somebody 2024, Table 1", "best test epoch", "MRR@10 0.1234"):
+    for word in ("not ranked", "Elsewhere", "0.9876", "Somebody 2024, Table 1", "best test epoch", "mrr@10 0.1234"):
         assert word in text
     assert "Elsewhere" not in lines(render(small_board()))
 
