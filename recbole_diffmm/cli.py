@@ -97,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
 
     tune = _command(commands, "tune", _tune, "search a model's best settings on validation", settings=True)
     tune.add_argument("-m", "--model", help="a model's name, or a row's with --board")
-    tune.add_argument("-d", "--dataset", default="ml-100k", help="a dataset's name (default: ml-100k)")
-    tune.add_argument("--trials", type=int, default=20, help="settings to try (default: 20)")
+    tune.add_argument("-d", "--dataset", help="a dataset's name (default: ml-100k)")
+    tune.add_argument("--trials", type=int, help="settings to try (default: 20)")
     tune.add_argument(
         "--minutes", type=float, help="begin no trial after so many minutes of training (default: no end)"
     )
@@ -235,8 +235,9 @@ def _tune(given: Any, settings: list[str]) -> None:
         from recbole_diffmm.leaderboard.spec import find_spec, load_spec
         from recbole_diffmm.leaderboard.tuned import searches
 
-        if settings or given.space or given.label or given.config_files:
-            raise UserError("--board takes settings, config files and ranges from the board; leave the others out")
+        others = (given.space, given.label, given.config_files, given.dataset, given.trials, given.minutes)
+        if settings or any(others):
+            raise UserError("--board says everything but the row (--model); leave settings, budget and the others out")
         rows = [given.model] if given.model else []
         found = searches(load_spec(find_spec(given.board)), rows)
     else:
@@ -247,8 +248,8 @@ def _tune(given: Any, settings: list[str]) -> None:
         found = [
             Search(
                 given.model,
-                given.dataset,
-                given.trials,
+                given.dataset or "ml-100k",
+                20 if given.trials is None else given.trials,
                 given.label,
                 files,
                 overrides,

@@ -26,7 +26,15 @@ COMMANDS = [
 
 
 def test_there_are_commands() -> None:
-    assert {words[0] for words in COMMANDS} >= {"run", "compare", "leaderboard", "tune", "convert", "evaluate", "models"}
+    assert {words[0] for words in COMMANDS} >= {
+        "run",
+        "compare",
+        "leaderboard",
+        "tune",
+        "convert",
+        "evaluate",
+        "models",
+    }
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

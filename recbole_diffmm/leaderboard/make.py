@@ -66,8 +66,7 @@ def make(
         runs = plan.pending(planned, rerun_stale)
         failures = _carry_out(runs, len(planned) - len(runs), folder, workers, scheduler, progress) if runs else {}
     stale = {run.name: run.why for run in planned if run.state == "stale" and run not in runs}
-    data_path = Path(str(spec.settings.get("data_path", "dataset")))
-    return Made(folder, data_path, board, len(runs) - len(failures), failures, stale)
+    return Made(folder, plan.data_path(planned[0].task), board, len(runs) - len(failures), failures, stale)
 
 
 def _carry_out(

@@ -58,7 +58,7 @@ def fingerprint(task: Task) -> str:
             folder / "model" / f"{task.model}.yaml",
             folder / "dataset" / f"{task.dataset}.yaml",
         ]
-    files.append(_data_path(task) / task.dataset / f"{task.dataset}.yaml")
+    files.append(data_path(task) / task.dataset / f"{task.dataset}.yaml")
     for file in files:
         # Contents alone: the same clone elsewhere has the same names.
         digest.update(provenance.hash_file(file.resolve()).encode() if file.is_file() else b"-")
@@ -109,11 +109,11 @@ def _state(path: Path, task: Task) -> tuple[State, str]:
     if not path.is_file():
         return "missing", ""
     record = load(path)
-    changes = changed(record, _data_path(task))
+    changes = changed(record, data_path(task))
     return ("stale", "; ".join(changes)) if changes else ("done", "")
 
 
-def _data_path(task: Task) -> Path:
+def data_path(task: Task) -> Path:
     """Where the datasets of a run lie, as the strongest source has it."""
     files = [*(folder / "overall.yaml" for folder in property_folders()), *map(Path, task.config_files)]
     values = [task.settings, *(_values(file) for file in reversed(files) if file.is_file())]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole_diffmm.errors import UserError
-from recbole_diffmm.leaderboard.spec import ModelEntry, Spec, Tuning, config_files, find_file
+from recbole_diffmm.leaderboard.spec import TUNED, ModelEntry, Spec, Tuning, config_files, find_file
 from recbole_diffmm.registry import nearest
+from recbole_diffmm.sources import read_yaml
 from recbole_diffmm.tuning.search import Search
 
 
@@ -36,6 +37,7 @@ def _words(board: str, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
         report: dict[str, Any] = json.loads(Path(find_file(name)).read_text(encoding="utf-8"))
         budget, objective = report["budget"], str(report["objective"])
         found, done = Tuning(trials=budget["trials"], minutes=budget["minutes"]), len(report["trials"])
+        best = report["best"]["settings"]
     except UserError:
         raise UserError(
             f"{entry.name} on {dataset} is not tuned ({name} is missing): {command}, or say `untuned: <why>` in its row"
@@ -47,9 +49,11 @@ def _words(board: str, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
             f"{entry.name} on {dataset} was tuned with {_budget(found)}, the board states {_budget(tuning)} for all: "
             f"{command}"
         )
-    return (
-        f"{done} trials within {_budget(tuning)}, on {objective}" if tuning.minutes else f"{done} trials on {objective}"
-    )
+    tuned = find_file(f"{TUNED}/{entry.slug}-{dataset}.yaml")
+    if read_yaml(Path(tuned)) != best:
+        raise UserError(f"{tuned} is not what {name} found; put it back, or tune again: {command}")
+    most = f" (at most {_budget(tuning)} of training)" if tuning.minutes else ""
+    return f"{done} trials{most} on {objective}"
 
 
 def _budget(tuning: Tuning) -> str:

@@ -372,9 +372,10 @@ def _trials_so_far() -> list[FrozenTrial]:
         (["-d", "toy"], "no model to tune: give --model NAME, or --board NAME"),
         (
             ["--board", "quick", "--space", "space.yaml"],
-            "--board takes settings, config files and ranges from the board",
+            "--board says everything but the row",
         ),
-        (["--board", "quick", "--epochs=3"], "--board takes settings, config files and ranges from the board"),
+        (["--board", "quick", "--epochs=3"], "--board says everything but the row"),
+        (["--board", "quick", "--trials", "3"], "--board says everything but the row"),
         (["--board", "quick", "-m", "LigthGCN"], "LigthGCN is no tuned row of board quick; did you mean LightGCN?"),
         (["--board", "nosuch"], "no leaderboard nosuch"),
         (["-m", "BRP", "-d", "toy", "--space", "space.yaml"], "unknown model 'BRP'; did you mean BPR?"),
