@@ -37,6 +37,8 @@ def test_a_board_names_models_and_ranges_that_exist(name):
 @pytest.mark.parametrize("name", SPACES)
 def test_every_range_is_of_a_setting_and_holds_what_is_shipped_or_says_why_not(name):
     space, _ = load_space(name)
+    if name == "NCL":
+        pytest.importorskip("faiss", reason="NCL comes with the extra ncl")
     config = Config(name, "toy", config_dict={"use_gpu": False})
     outside = set()
     for key, values in space.items():
@@ -69,7 +71,9 @@ def test_what_tuning_found_is_what_the_boards_read(repository):
         report = json.loads(path.read_text())
         tuned = repository / "properties" / "tuned" / f"{path.stem}.yaml"
         assert read_yaml(tuned) == report["best"]["settings"], tuned
-        assert len(report["trials"]) == report["budget"]["trials"]
+        minutes = sum(trial["seconds"] or 0.0 for trial in report["trials"]) / 60
+        spent = report["budget"]["minutes"] is not None and minutes >= report["budget"]["minutes"]
+        assert spent or len(report["trials"]) == report["budget"]["trials"]
         complete = [trial for trial in report["trials"] if trial["state"] == "complete"]
         assert report["best"]["score"] == max(trial["score"] for trial in complete)
 
@@ -78,10 +82,10 @@ def test_the_readme_shows_the_records(repository):
     readme = (repository / "README.md").read_text()
     filled = runpy.run_path(str(repository / "docs" / "render_readme.py"))["filled"]
     assert filled(readme) == readme, "run python docs/render_readme.py"
-    assert readme.count("<!-- board: ") == 3
+    assert readme.count("<!-- board: ") == 2
 
 
-@pytest.mark.parametrize("name", ["quick", "tiktok-va", "baby-unimodal"])
+@pytest.mark.parametrize("name", ["quick", "tiktok-va"])
 def test_a_board_that_ships_is_whole(name, repository):
     """Every row has all its runs, tuned with the stated budget, by committed code, and nothing failed."""
     folder = repository / "results" / name
