@@ -45,8 +45,7 @@ def run_on_cluster(runs: Sequence[Planned], folder: Path, client: Any, progress:
     """Carry out `runs` on the workers of a Dask scheduler and return the reasons of those that failed, by name.
 
     Records travel back to `folder` on this machine; data, config files and checkpoints are looked for on the workers
-    under the same paths as here. A run whose worker dies goes to another one, and continues there where
-    `checkpoint_dir` is shared.
+    under the same paths as here. A run whose worker dies starts again on another one.
 
     Args:
         runs: What to do.
