@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
+import os
 import platform
 import subprocess
 import sys
@@ -95,12 +96,15 @@ def _significant(source: str) -> str:
 
 def describe_files(folder: str | Path, dataset: Any, config: Any) -> dict[str, str]:
     """Return the SHA-256 of every file of `folder` that a dataset was read from, by name."""
+    from recbole_diffmm.data.features import select_modalities
+
     suffixes = config["benchmark_filename"]
     names = [f"{dataset.dataset_name}.{part}.inter" for part in suffixes] if suffixes else []
     names = names or [f"{dataset.dataset_name}.inter"]
     names += [f"{dataset.dataset_name}.{kind}" for kind in ("user", "item")]
-    for spec in (config["modalities"] or {}).values():
-        names += [str(spec[key]) for key in ("features", "ids") if isinstance(spec, dict) and spec.get(key)]
+    # Those of all modalities, whether the model uses them or not; an id file need not be named in the YAML.
+    for spec in select_modalities(config["modalities"], None, Path(folder), dataset.dataset_name):
+        names += [os.path.relpath(path, folder) for path in (spec.features, spec.ids)]
     paths = {name: Path(folder) / name for name in dict.fromkeys(names)}
     return {name: hash_file(path) for name, path in paths.items() if path.is_file()}
 

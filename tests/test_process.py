@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from recbole_diffmm import process
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.process import Job, Slot, WorkerProcess, carry_out, gpu_settings, only_one, same_environment, slots
+from tests.processes import gone, wait_for
 
 # Stands in for a run: it imports neither PyTorch nor RecBole.
 _WORKER = """
@@ -75,21 +75,6 @@ def _jobs(*what: str) -> list[Job]:
     return [Job(f"{number} {do}", "stand_in", {"do": do}) for number, do in enumerate(what)]
 
 
-def _wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-    return found
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def test_a_job_that_fails_takes_nobody_with_it():
     told = Told()
     jobs = _jobs("raise", "fine", "die", "fine")
@@ -125,7 +110,7 @@ def test_an_interruption_ends_all_processes():
 
     with pytest.raises(KeyboardInterrupt):
         carry_out(_jobs("sleep", "sleep", "sleep"), [Slot({}), Slot({})], Told(interrupt))
-    assert len(pids) == 2 and all(_gone(pid) for pid in pids)
+    assert len(pids) == 2 and all(gone(pid) for pid in pids)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -138,11 +123,11 @@ def test_no_process_outlives_its_parent(number: signal.Signals, tmp_path: Path):
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
     try:
-        _wait_for(lambda: len(list(tmp_path.glob("*.sleeps"))) == 2)
+        wait_for(lambda: len(list(tmp_path.glob("*.sleeps"))) == 2)
         pids = [int(file.stem) for file in tmp_path.glob("*.sleeps")]
         parent.send_signal(number)
         assert parent.wait(10) == -number
-        _wait_for(lambda: all(_gone(pid) for pid in pids), 10)
+        wait_for(lambda: all(gone(pid) for pid in pids), 10)
     finally:
         parent.kill()
 
@@ -156,7 +141,7 @@ def test_messages_end_when_nobody_wants_more():
         told.append(message)
     worker.kill()
     assert "signal 9" in worker.end()["failed"]
-    assert told[0]["pid"] == worker.pid and time.monotonic() - started < 30 and _gone(worker.pid)
+    assert told[0]["pid"] == worker.pid and time.monotonic() - started < 30 and gone(worker.pid)
 
 
 @pytest.fixture

@@ -135,5 +135,7 @@ def test_the_files_of_the_data_are_told_by_their_content(tmp_path: Path):
     }
     files = describe_files(tmp_path, SimpleNamespace(dataset_name="d"), config)
     assert files == {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
+    unnamed = {**config, "modalities": {"look": {"features": "look.npy"}}}  # look.ids is found beside it
+    assert describe_files(tmp_path, SimpleNamespace(dataset_name="d"), unnamed) == files
     whole = describe_files(tmp_path, SimpleNamespace(dataset_name="d"), {"benchmark_filename": None, "modalities": {}})
     assert list(whole) == ["d.inter", "d.item"]

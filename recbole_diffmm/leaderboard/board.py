@@ -82,6 +82,36 @@ class Row:
         values = [value(record) for record in self.records]
         return None if not values or any(x is None for x in values) else plain_statistics.fmean(values)
 
+    def groups(self, kind: str, metric: str) -> dict[str, float]:
+        """Mean over its records of a metric for every group of a slice.
+
+        Args:
+            kind: ``users_by_history`` or ``items_by_popularity``.
+            metric: Such as ``recall@20``.
+        """
+        parts = [part for record in self.records for part in getattr(record.slices, kind, ())]
+        return _means((part.group, part.metrics.get(metric)) for part in parts)
+
+    def without(self, metric: str) -> dict[str, float]:
+        """Mean over its records of a metric when they score without each modality."""
+        parts = [record.slices.without_modality for record in self.records if record.slices]
+        return _means((name, metrics.get(metric)) for part in parts for name, metrics in part.items())
+
+
+def _means(values: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+    """Means by name, in the order in which names first come."""
+    found: dict[str, list[float]] = {}
+    for name, value in values:
+        if value is not None:
+            found.setdefault(name, []).append(value)
+    return {name: plain_statistics.fmean(of_name) for name, of_name in found.items()}
+
+
+def over_seeds(values: Sequence[float]) -> Cell:
+    """The mean and standard deviation of one value a seed."""
+    deviation = plain_statistics.stdev(values) if len(values) > 1 else None
+    return Cell(plain_statistics.fmean(values), deviation)
+
 
 @dataclass(frozen=True)
 class Tests:
@@ -294,8 +324,7 @@ def _cell(row: Row, metric: str) -> Cell:
             known = ", ".join(record.metrics.test or {})
             raise UserError(f"row {row.label} has no {metric} in {record.name}, only {known}; name others in the board")
         values.append(value)
-    deviation = plain_statistics.stdev(values) if len(values) > 1 else None
-    return Cell(plain_statistics.fmean(values), deviation)
+    return over_seeds(values)
 
 
 def _seeds(rows: Sequence[Row]) -> str:

@@ -14,6 +14,7 @@ from recbole_diffmm.leaderboard.plan import Planned
 from recbole_diffmm.leaderboard.progress import Progress
 from recbole_diffmm.leaderboard.runner import WORKER, request, settle
 from recbole_diffmm.process import WorkerProcess
+from recbole_diffmm.record import write_bytes
 
 _TOPIC = "recbole_diffmm"
 
@@ -102,12 +103,9 @@ def _gather(future: Any, folder: Path) -> dict[str, str] | None:
     if "failed" in answer:
         return {"failed": answer["failed"], "details": answer.get("details", "")}
     files: dict[str, bytes] = answer["files"]
-    folder.mkdir(parents=True, exist_ok=True)
     # The record last: it says that the others are there.
     for name in sorted(files, key=lambda name: name.endswith(".json")):
-        partial = folder / f"{name}.tmp"
-        partial.write_bytes(files[name])
-        os.replace(partial, folder / name)
+        write_bytes(folder / name, files[name])
     return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from recbole_diffmm.leaderboard import manifest
 from recbole_diffmm.leaderboard.board import Board, all_records, gather
 from recbole_diffmm.leaderboard.views import html, latex, markdown, table_csv, words
 from recbole_diffmm.provenance import PACKAGE
-from recbole_diffmm.record import write_json
+from recbole_diffmm.record import write_json, write_text
 
 # Name of the file and what makes it.
 VIEWS: dict[str, Callable[[Board], str]] = {
@@ -75,13 +74,6 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError:
         return ""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _summary(board: Board, folder: Path) -> html.IndexEntry:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from recbole_diffmm.leaderboard.views import html_words as words
 from recbole_diffmm.leaderboard.views.figure import Figure, along, axis, log_axis, plain
 from recbole_diffmm.leaderboard.views.page import page
+from recbole_diffmm.record import write_text
 
 _CURVE_EPOCHS = 12
 _STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
@@ -26,10 +26,7 @@ def write_page(path: Path, report: Mapping[str, Any]) -> Path:
     Raises:
         UserError: Jinja2 is not installed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(render(report), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, render(report))
     return path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from recbole_diffmm import provenance
-from recbole_diffmm.record import plain, selection, write_json
+from recbole_diffmm.record import plain, selection, write_json, write_text
 from recbole_diffmm.tuning.pictures import write_page
 from recbole_diffmm.tuning.search import Search
 from recbole_diffmm.tuning.space import Range
@@ -136,10 +136,7 @@ def write_settings(path: Path, content: Mapping[str, Any]) -> Path:
     if content["at_edge"]:
         lines.append(f"# At an end of the searched range: {', '.join(content['at_edge'])}; a wider one may do better.")
     text = "\n".join([*lines, yaml.safe_dump(best["settings"], sort_keys=False)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)
     return path
 
 

@@ -26,6 +26,7 @@ from recbole_diffmm.leaderboard.plan import Planned
 from recbole_diffmm.leaderboard.progress import Progress
 from recbole_diffmm.quick_start import RunResult
 from tests.leaderboard.test_spec import write
+from tests.processes import gone, wait_for
 from tests.trainer.small import SETTINGS, numbers, small_run
 
 _SETTINGS = {key: value for key, value in SETTINGS.items() if key not in {"show_progress", "state"}}
@@ -35,21 +36,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return found
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 class Cluster:
@@ -121,7 +107,7 @@ class Sweep:
                 self.starts.append(run.name)
                 if len(self.starts) == 2:
                     nanny = cluster.processes[1]
-                    orphans = _wait_for(lambda: [child for child in _children(nanny.pid) if _is_run(child)])
+                    orphans = wait_for(lambda: [child for child in _children(nanny.pid) if _is_run(child)])
                     self.orphans = [child.pid for child in orphans]
                     others = [child for child in _children(nanny.pid) if child not in orphans]
                     for victim in (nanny, *others):
@@ -160,7 +146,7 @@ def test_a_killed_worker_costs_no_record(sweep: Sweep):
     # Four runs, one of them twice: its first worker was killed, and its process ended with it.
     assert len(sweep.starts) == 5 and len(set(sweep.starts)) == 4
     assert len(sweep.orphans) == 1
-    _wait_for(lambda: all(map(_gone, sweep.orphans)), 10)
+    wait_for(lambda: all(map(gone, sweep.orphans)), 10)
 
 
 def test_records_from_a_cluster_have_the_numbers_of_one_process(sweep: Sweep):
@@ -224,7 +210,7 @@ def test_nothing_trains_on_when_nobody_waits_for_it(tmp_path: Path, monkeypatch:
             with pytest.raises(error) as raised:
                 make("b.yaml", scheduler=cluster.address, progress=False)
             assert len(pids) == 1
-            _wait_for(lambda: all(map(_gone, pids)), 30)
+            wait_for(lambda: all(map(gone, pids)), 30)
             return str(raised.value)
 
         ended_by(lambda: os.kill(os.getpid(), signal.SIGINT), KeyboardInterrupt)

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from recbole_diffmm.leaderboard.spec import Task
 from recbole_diffmm.quick_start import RunResult
 from recbole_diffmm.trainer import checkpoint
 from tests.leaderboard.test_spec import write
+from tests.processes import gone, wait_for
 from tests.trainer.small import SETTINGS, numbers, small_run
 
 # What a board's runs are set to anyway is left out.
@@ -37,21 +36,6 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 
 def _numbers(record: dict[str, Any]) -> dict[str, Any]:
     return numbers(RunResult(record, Path(), {}, {}))
-
-
-def _wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-    return found
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 class Sweep:
@@ -162,7 +146,7 @@ def test_an_interrupted_board_goes_on_where_it_was(monkeypatch: pytest.MonkeyPat
         before = len(seen[-1]) if seen else 0
         parent = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         try:
-            curve = _wait_for(lambda: _state(before + 3))
+            curve = wait_for(lambda: _state(before + 3))
             pids = [child.pid for child in psutil.Process(parent.pid).children()]
             assert len(pids) == 1
             if not seen:
@@ -170,7 +154,7 @@ def test_an_interrupted_board_goes_on_where_it_was(monkeypatch: pytest.MonkeyPat
                     make("b.yaml", progress=False)
             parent.send_signal(number)
             code = parent.wait(20)
-            _wait_for(lambda: all(_gone(pid) for pid in pids), 5)
+            wait_for(lambda: all(gone(pid) for pid in pids), 5)
         finally:
             parent.kill()
         seen.append(_state(len(curve)))

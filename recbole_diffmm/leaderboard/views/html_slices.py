@@ -11,7 +11,6 @@ from typing import Any
 from recbole_diffmm.leaderboard.board import Group, Row
 from recbole_diffmm.leaderboard.views import html_words as words
 from recbole_diffmm.leaderboard.views.figure import MOST, Figure, axis, colour, dash, names, plain, rounded
-from recbole_diffmm.record import Metrics, Record
 
 _BEYOND = {"itemcoverage": "Item coverage", "giniindex": "Gini index", "averagepopularity": "Average popularity"}
 _BEYOND_HINTS = {
@@ -49,22 +48,17 @@ def slices(group: Group, metric: str) -> list[Figure]:
 def _slices(group: Group, metric: str, kind: str, title: str, about: str, of: str) -> Figure | None:
     """One metric over groups of users or items."""
     key = metric.lower()
+    values = [row.groups(kind, key) for row in group.rows]
     sizes: dict[str, int] = {}
-    values: list[dict[str, list[float]]] = []
-    for row in group.rows:
-        found: dict[str, list[float]] = {}
-        for record in row.records:
-            for part in getattr(record.slices, kind, ()):
-                value = part.metrics.get(key)
-                if value is not None:
-                    found.setdefault(part.group, []).append(value)
-                    sizes.setdefault(part.group, part.n_items if of == "items" and part.n_items else part.n_users)
-        values.append(found)
+    for row, found in zip(group.rows, values, strict=True):
+        for part in (part for record in row.records for part in getattr(record.slices, kind, ())):
+            if part.group in found:
+                sizes.setdefault(part.group, part.n_items if of == "items" and part.n_items else part.n_users)
     if not sizes:
         return None
     groups = sorted(sizes, key=_lower_end)
     ticks = [f"{plain(name.replace('-', '–'))}<br>{words.count(sizes[name])} {of}" for name in groups]
-    means = [[_mean(found.get(name)) for name in groups] for found in values]
+    means = [[found.get(name) for name in groups] for found in values]
     return Figure(
         kind.replace("_", "-"),
         title,
@@ -91,10 +85,6 @@ def _lower_end(name: str) -> tuple[float, str]:
     return (float(match.group(1)) if match else math.inf, name)
 
 
-def _mean(values: Sequence[float] | None) -> float | None:
-    return fmean(values) if values else None
-
-
 def _by_category(
     rows: Sequence[Row], categories: Sequence[str], values: Sequence[Sequence[float | None]], number: str
 ) -> list[dict[str, Any]]:
@@ -115,23 +105,16 @@ def _by_category(
 def _without(group: Group, metric: str) -> Figure | None:
     """How much a trained model loses when it scores without one of its modalities."""
     key = metric.lower()
-    modalities = list(
-        dict.fromkeys(
-            name
-            for row in group.rows
-            for record in row.records
-            for name in (record.slices.without_modality if record.slices else ())
-        )
-    )
+    scores = [row.without(key) for row in group.rows]
+    modalities = list(dict.fromkeys(name for of_row in scores for name in of_row))
     if not modalities:
         return None
     changes: list[list[float | None]] = []
     told: list[list[str]] = []
-    for row in group.rows:
-        without = {name: _left_out(row, name, key) for name in modalities}
+    for row, without in zip(group.rows, scores, strict=True):
         mean = row.cells[key].mean
         changes.append(
-            [None if not mean or (value := without[name]) is None else value / mean - 1 for name in modalities]
+            [None if not mean or (value := without.get(name)) is None else value / mean - 1 for name in modalities]
         )
         if any(change is not None for change in changes[-1]):
             cells = [
@@ -157,14 +140,6 @@ def _without(group: Group, metric: str) -> Figure | None:
         told,
         size="wide",
     )
-
-
-def _left_out(row: Row, modality: str, metric: str) -> float | None:
-    def value(record: Record) -> float | None:
-        found: Metrics = record.slices.without_modality.get(modality, {}) if record.slices else {}
-        return found.get(metric)
-
-    return row.mean(value)
 
 
 def _sideways(

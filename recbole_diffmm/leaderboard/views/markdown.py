@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recbole_diffmm.leaderboard.board import Board, Cell, Group, Row
+from recbole_diffmm.leaderboard.board import Board, Cell, Group, over_seeds
 from recbole_diffmm.leaderboard.views import words
 
 
@@ -89,15 +89,9 @@ def _test_selected(group: Group, metrics: Sequence[str]) -> str:
         for metric in metrics:
             values = [chosen.metrics.get(metric.lower()) for chosen in found]
             known = [value for value in values if value is not None]
-            means.append(words.number(_over_seeds(known)) if known else "-")
+            means.append(words.number(over_seeds(known)) if known else "-")
         rows.append([_text(row.label), *means])
     return _pipe(["", *metrics], rows) if rows else ""
-
-
-def _over_seeds(values: Sequence[float]) -> Cell:
-    import statistics
-
-    return Cell(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 def _published(group: Group, metrics: Sequence[str]) -> str:
@@ -120,12 +114,12 @@ def _slices(group: Group, metric: str) -> list[str]:
         ("users by training interactions", "users_by_history"),
         ("test items by training interactions (0: cold)", "items_by_popularity"),
     ):
-        found = {row.label: _groups(row, kind, metric.lower()) for row in group.rows}
+        found = {row.label: row.groups(kind, metric.lower()) for row in group.rows}
         names = list(dict.fromkeys(name for of_row in found.values() for name in of_row))
         if names:
             rows = [[_text(label), *(_decimal(of_row.get(name)) for name in names)] for label, of_row in found.items()]
             parts += [f"{metric}, {title}:", _pipe(["", *names], rows)]
-    missing = {row.label: _without(row, metric.lower()) for row in group.rows}
+    missing = {row.label: row.without(metric.lower()) for row in group.rows}
     names = list(dict.fromkeys(name for of_row in missing.values() for name in of_row))
     if names:
         rows = [
@@ -146,25 +140,6 @@ def _slices(group: Group, metric: str) -> list[str]:
             beyond,
         ]
     return parts
-
-
-def _groups(row: Row, kind: str, metric: str) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for record in row.records:
-        for part in getattr(record.slices, kind, []):
-            if part.metrics.get(metric) is not None:
-                found.setdefault(part.group, []).append(part.metrics[metric])
-    return {name: sum(values) / len(values) for name, values in found.items()}
-
-
-def _without(row: Row, metric: str) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for record in row.records:
-        for name, metrics in (record.slices.without_modality if record.slices else {}).items():
-            value = metrics.get(metric)
-            if value is not None:
-                found.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _beyond(group: Group) -> str:
