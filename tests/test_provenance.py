@@ -139,3 +139,18 @@ def test_the_files_of_the_data_are_told_by_their_content(tmp_path: Path):
     assert describe_files(tmp_path, SimpleNamespace(dataset_name="d"), unnamed) == files
     whole = describe_files(tmp_path, SimpleNamespace(dataset_name="d"), {"benchmark_filename": None, "modalities": {}})
     assert list(whole) == ["d.inter", "d.item"]
+
+
+@pytest.mark.parametrize(("changes", "dirty"), [("", False), (" M recbole_diffmm/quick_start.py", True)])
+def test_code_that_was_not_committed_is_told(monkeypatch: pytest.MonkeyPatch, changes: str, dirty: bool):
+    head = f"0123abc\n{provenance.PACKAGE.parent}"
+    monkeypatch.setattr(provenance, "_git", lambda folder, command, *rest: changes if command == "status" else head)
+    provenance.commit.cache_clear()
+    try:
+        assert provenance.commit() == {"hash": "0123abc", "dirty": dirty}
+        assert provenance.code("BPR")["dirty"] is dirty
+        monkeypatch.setattr(provenance, "_git", lambda *_: "0123abc\n/somewhere/else")
+        provenance.commit.cache_clear()
+        assert provenance.commit() is None  # an environment inside another repository
+    finally:
+        provenance.commit.cache_clear()

@@ -14,6 +14,7 @@ import pytest
 from recbole_diffmm import UserError, provenance
 from recbole_diffmm.cli import main
 from recbole_diffmm.leaderboard.board import Board, gather
+from recbole_diffmm.leaderboard.render import render
 from recbole_diffmm.leaderboard.spec import Published
 from recbole_diffmm.leaderboard.views import latex, markdown, table_csv, terminal
 from tests.leaderboard.boards import digest, record, write_board, write_run
@@ -146,12 +147,17 @@ def test_two_runs_are_told_apart(capsys):
     a = write_run(FOLDER, "BPR-toy-s1-00000001")
     config = {**record()["config"], "learning_rate": 0.01, "n_layers": 2}
     metrics = {"valid": {"recall@20": 0.3}, "test": {"recall@20": 0.35}, "test_selected": None}
-    b = write_run(FOLDER, "BPR-toy-s1-00000002", config=config, metrics=metrics, threads=4)
+    versions = {"python": "3.11.7", "torch": "2.14.0"}
+    data = {**record()["data"], "files": {"toy.inter": digest("new")}}
+    other = {"config": config, "metrics": metrics, "versions": versions, "data": data}
+    b = write_run(FOLDER, "BPR-toy-s1-00000002", **other, threads=4)
     assert main(["leaderboard", "--compare", str(a), str(b)]) == 0
     text = capsys.readouterr().out
     assert re.search(r"config: learning_rate +0\.001 +0\.01", text)
     assert re.search(r"config: n_layers +\(not there\) +2", text)
     assert re.search(r"threads +1 +4", text)
+    assert re.search(r"versions: torch +2\.13\.0 +2\.14\.0", text)
+    assert re.search(rf"data: file toy\.inter +\(not there\) +{digest('new')[:20]}", text)
     assert re.search(r"test recall@20 +0\.250000 +0\.350000 +\+0\.100000", text)
     assert main(["leaderboard", "--compare", str(a), str(a)]) == 0
     assert "same configuration, data, code" in capsys.readouterr().out
@@ -173,3 +179,18 @@ def test_what_cannot_be_compared_or_rendered_ends_in_one_line(capsys):
         from recbole_diffmm.leaderboard.difference import describe
 
         describe(Path("broken.json"), Path("broken.json"))
+
+
+def test_views_are_written_anew_only_when_something_has_changed():
+    board = write_board(FOLDER, {"BPR": 0.0, "Pop": 0.1})
+    assert render(FOLDER, only_if_changed=True) is not None
+    written = {path: path.read_bytes() for path in [*FOLDER.glob("board.*"), *FOLDER.parent.rglob("index.html")]}
+    assert len(written) == 6  # board.md, .csv, .tex, .json, the page, and the list of all boards
+    assert render(FOLDER, only_if_changed=True) is None
+    write_run(FOLDER, board.rows[0].runs[0].name, threads=2)
+    assert render(FOLDER, only_if_changed=True) is not None
+    assert (FOLDER / "board.csv").read_bytes() != written[FOLDER / "board.csv"]
+    (FOLDER / "board.md").unlink()
+    assert render(FOLDER, only_if_changed=True) is not None
+    assert (FOLDER / "board.md").is_file()
+    assert render(Path("results/nothing")) is None

@@ -33,7 +33,9 @@ from recbole_diffmm.trainer.base import RunTrainer
 from recbole_diffmm.tuning import study as studies
 from recbole_diffmm.tuning import tune as tuning
 from recbole_diffmm.tuning import worker
+from recbole_diffmm.tuning.report import _at_edge
 from recbole_diffmm.tuning.search import Search
+from recbole_diffmm.tuning.space import Range
 from recbole_diffmm.tuning.tune import Found, tune
 from tests.leaderboard.test_spec import write
 
@@ -401,6 +403,20 @@ def test_a_mistake_ends_with_code_2_and_one_line(
     assert len(lines) == 1 and lines[0].startswith(f"error: {line}")
 
 
+def test_the_best_values_at_an_end_of_their_range_are_told():
+    space = {
+        "log": Range(kind="float", low=1e-4, high=1.0, log=True),
+        "whole": Range(kind="int", low=0, high=100),
+        "choice": Range(kind="choice", values=(1, 2, 3)),
+        "pair": Range(kind="choice", values=(1, 2)),
+        "words": Range(kind="choice", values=("a", "b", "c")),
+    }
+    middle = {"log": 0.01, "whole": 50, "choice": 2, "pair": 1, "words": "a"}
+    assert _at_edge(space, middle) == []  # with two values each is an end, and words have none
+    for ends in ({"log": 1.2e-4, "whole": 99, "choice": 3}, {"log": 0.9, "whole": 1, "choice": 1}):
+        assert _at_edge(space, {**middle, **ends}) == ["log", "whole", "choice"]
+
+
 def test_missing_optuna_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "recbole_diffmm.tuning.study")
     monkeypatch.delattr("recbole_diffmm.tuning.study", raising=False)
@@ -431,6 +447,12 @@ def test_a_boards_rows_are_tuned_with_the_boards_budget(here: list[str], capsys:
         ("properties/tuned/wide-toy.yaml",),
         (),
     ]
+    tuned = Path("properties/tuned/BPR-toy.yaml")
+    found_there = tuned.read_text(encoding="utf-8")
+    tuned.write_text("learning_rate: 0.5\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"BPR-toy.yaml is not what results/tuning/BPR-toy.json found"):
+        tuning_words(spec)
+    tuned.write_text(found_there, encoding="utf-8")
     bigger = load_spec(write(board, models=models, settings=_SETTINGS, tuning={"trials": 3}))
     with pytest.raises(UserError, match=r"BPR on toy was tuned with 2 trials, the board states 3 trials for all"):
         tuning_words(bigger)
