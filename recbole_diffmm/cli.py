@@ -107,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--workers", type=int, help="trials at a time (default: one a GPU, or as cores allow)")
     tune.add_argument("--storage", metavar="FILE|URL", help="where the study is kept, such as postgresql://...")
     tune.add_argument("--label", default="", help="name of the search and its files (default: the model's)")
-    tune.add_argument("--out", type=Path, default=Path("properties/tuned"), help="where the best settings go")
-    tune.add_argument("--reports", type=Path, default=Path("results/tuning"), help="where reports and pictures go")
+    tune.add_argument("--out", type=Path, help="where the best settings go (default: properties/tuned)")
+    tune.add_argument("--reports", type=Path, help="where reports and pictures go (default: results/tuning)")
     _config_files(tune)
 
     convert = _command(commands, "convert", _convert, "turn a published dataset into RecBole's files")
@@ -227,6 +227,7 @@ def _say_board(board: Any, folder: Path) -> None:
 
 
 def _tune(given: Any, settings: list[str]) -> None:
+    from recbole_diffmm.leaderboard.spec import REPORTS, TUNED
     from recbole_diffmm.sources import parse_overrides
     from recbole_diffmm.tuning.search import Search
     from recbole_diffmm.tuning.tune import tune
@@ -236,13 +237,16 @@ def _tune(given: Any, settings: list[str]) -> None:
         from recbole_diffmm.leaderboard.tuned import searches
 
         others = (given.space, given.label, given.config_files, given.dataset, given.trials, given.minutes)
-        if settings or any(others):
+        if settings or any((*others, given.out, given.reports)):
             raise UserError("--board says everything but the row (--model); leave settings, budget and the others out")
         rows = [given.model] if given.model else []
-        found = searches(load_spec(find_spec(given.board)), rows)
+        spec = load_spec(find_spec(given.board))
+        found = searches(spec, rows)
+        out, reports = Path(TUNED) / spec.name, Path(REPORTS) / spec.name
     else:
         if not given.model:
             raise UserError("no model to tune: give --model NAME, or --board NAME for every row of a leaderboard")
+        out, reports = given.out or Path(TUNED), given.reports or Path(REPORTS)
         files = tuple(given.config_files.split())
         overrides = parse_overrides(settings)
         found = [
@@ -258,7 +262,7 @@ def _tune(given: Any, settings: list[str]) -> None:
             )
         ]
     for search in found:
-        result = tune(search, given.out, given.reports, given.storage, given.workers)
+        result = tune(search, out, reports, given.storage, given.workers)
         _say(f"{search.name}: validation {result.score:.4f} with {json.dumps(result.settings)}")
         for file in result.files:
             _say(f"wrote {file}")

@@ -229,7 +229,7 @@ def only_one(folder: Path) -> Iterator[None]:
     Raises:
         UserError: Another one is at work in it, or it cannot be written.
     """
-    lock = FileLock(folder / ".lock")
+    lock, new = FileLock(folder / ".lock"), not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -242,6 +242,8 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if new and [path.name for path in folder.iterdir()] == [".lock"]:  # what was wrong left nothing behind
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

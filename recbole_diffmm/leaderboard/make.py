@@ -59,9 +59,10 @@ def make(
     spec = load_spec(find_spec(given))
     folder = spec.folder
     with only_one(folder):
+        words = tuning_words(spec)
         before = manifest.read(folder)
         planned = plan.plan(tasks(spec), folder, before.names() if before else {})
-        board = manifest.build(spec, planned, tuning_words(spec))
+        board = manifest.build(spec, planned, words)
         manifest.write(folder, board)
         runs = plan.pending(planned, rerun_stale)
         failures = _carry_out(runs, len(planned) - len(runs), folder, workers, scheduler, progress) if runs else {}

@@ -17,8 +17,9 @@ from recbole_diffmm.sources import properties_dir, property_folders, read_yaml
 Word = Annotated[str, Field(min_length=1)]
 
 
-# Where `recbole-diffmm tune` writes the best settings.
+# Where `recbole-diffmm tune` writes the best settings, and reports of all trials.
 TUNED = "properties/tuned"
+REPORTS = "results/tuning"
 
 
 class _Part(BaseModel):
@@ -65,7 +66,6 @@ class Tuning(_Part):
 
     trials: int = Field(ge=1)
     minutes: float | None = Field(None, gt=0)  # of training, after which no further trial begins
-    reports: str = "results/tuning"  # folder of the reports of `recbole-diffmm tune`
 
 
 class Spec(_Part):
@@ -109,6 +109,14 @@ class Spec(_Part):
         if self.reference and self.reference not in labels:
             raise ValueError(f"reference: {self.reference} is no row{nearest(self.reference, labels)}")
         return self
+
+    def tuned_file(self, entry: ModelEntry, dataset: str) -> str:
+        """The YAML that `recbole-diffmm tune --board` writes for a row: a board's own, for budgets and data differ."""
+        return f"{TUNED}/{self.name}/{entry.slug}-{dataset}.yaml"
+
+    def report_file(self, entry: ModelEntry, dataset: str) -> str:
+        """The report of the search for a row."""
+        return f"{REPORTS}/{self.name}/{entry.slug}-{dataset}.json"
 
     @property
     def folder(self) -> Path:
@@ -190,7 +198,7 @@ def tasks(spec: Spec) -> Iterator[Task]:
         for entry in spec.models:
             files = config_files(spec, entry, dataset)
             if spec.tuning is not None and not entry.untuned:
-                files += (find_file(f"{TUNED}/{entry.slug}-{dataset}.yaml"),)
+                files += (find_file(spec.tuned_file(entry, dataset)),)
             for seed in spec.seeds:
                 yield Task(
                     entry.name, entry.model, dataset, seed, files, {**spec.settings, **entry.settings, "seed": seed}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_diffmm.errors import UserError
-from recbole_diffmm.leaderboard.spec import TUNED, ModelEntry, Spec, Tuning, config_files, find_file
+from recbole_diffmm.leaderboard.spec import ModelEntry, Spec, Tuning, config_files, find_file
 from recbole_diffmm.registry import nearest
 from recbole_diffmm.sources import read_yaml
 from recbole_diffmm.tuning.search import Search
@@ -24,15 +24,15 @@ def tuning_words(spec: Spec) -> dict[tuple[str, str], str]:
         return {}
     return {
         (entry.name, dataset): (entry.untuned and f"not tuned: {entry.untuned}")
-        or _words(spec.name, entry, dataset, spec.tuning)
+        or _words(spec, entry, dataset, spec.tuning)
         for dataset in spec.datasets
         for entry in spec.models
     }
 
 
-def _words(board: str, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
-    command = f"recbole-diffmm tune --board {board}"
-    name = f"{tuning.reports}/{entry.slug}-{dataset}.json"
+def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
+    command = f"recbole-diffmm tune --board {spec.name}"
+    name = spec.report_file(entry, dataset)
     try:
         report: dict[str, Any] = json.loads(Path(find_file(name)).read_text(encoding="utf-8"))
         budget, objective = report["budget"], str(report["objective"])
@@ -49,7 +49,7 @@ def _words(board: str, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
             f"{entry.name} on {dataset} was tuned with {_budget(found)}, the board states {_budget(tuning)} for all: "
             f"{command}"
         )
-    tuned = find_file(f"{TUNED}/{entry.slug}-{dataset}.yaml")
+    tuned = find_file(spec.tuned_file(entry, dataset))
     if read_yaml(Path(tuned)) != best:
         raise UserError(f"{tuned} is not what {name} found; put it back, or tune again: {command}")
     most = f" (at most {_budget(tuning)} of training)" if tuning.minutes else ""

@@ -254,3 +254,25 @@ def test_a_record_under_another_name_is_no_record(stand: Stand, monkeypatch: pyt
     monkeypatch.setattr("tests.leaderboard.test_plan.write_run", lambda *args, **kwargs: None)
     made, done = stand.made()
     assert made.done == 0 and set(made.failures) == set(done) and "another name" in made.failures[done[0]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"settings": {"use_gpu": False, "learning_rat": 1}}, "unknown key 'learning_rat'"),
+        ({"datasets": ["nosuch"]}, "unknown dataset 'nosuch'"),
+        ({"tuning": {"trials": 3}}, r"is not tuned \(results/tuning/b/.*-toy.json is missing\): .* tune --board b"),
+    ],
+)
+def test_a_board_that_cannot_begin_leaves_nothing_behind(changes: dict[str, Any], line: str, stand: Stand):
+    write(BOARD, **changes)
+    with pytest.raises(UserError, match=line):
+        stand.made()
+    assert not FOLDER.exists()
+    write(BOARD, settings={"use_gpu": False})
+    stand.made()
+    kept = {path: path.read_bytes() for path in FOLDER.iterdir()}
+    write(BOARD, **changes)
+    with pytest.raises(UserError, match=line):
+        stand.made()
+    assert {path: path.read_bytes() for path in FOLDER.iterdir()} == kept

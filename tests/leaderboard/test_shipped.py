@@ -67,9 +67,9 @@ def test_the_document_of_the_schema_is_that_of_the_schema(repository):
 
 def test_what_tuning_found_is_what_the_boards_read(repository):
     """Settings and report of a search come from one study."""
-    for path in sorted((repository / "results" / "tuning").glob("*.json")):
+    for path in sorted((repository / "results" / "tuning").rglob("*.json")):
         report = json.loads(path.read_text())
-        tuned = repository / "properties" / "tuned" / f"{path.stem}.yaml"
+        tuned = repository / "properties" / "tuned" / path.parent.name / f"{path.stem}.yaml"
         assert read_yaml(tuned) == report["best"]["settings"], tuned
         minutes = sum(trial["seconds"] or 0.0 for trial in report["trials"]) / 60
         spent = report["budget"]["minutes"] is not None and minutes >= report["budget"]["minutes"]

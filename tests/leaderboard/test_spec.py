@@ -123,7 +123,7 @@ def test_rows_of_a_board_with_a_budget_bring_their_tuned_settings():
     touch("own.yaml")
     with pytest.raises(UserError, match=r"BPR-wide--toy.yaml is missing; if it is a tuned one, recbole-diffmm tune"):
         list(tasks(spec))
-    touch("properties/tuned/BPR-wide--toy.yaml")
+    touch("properties/tuned/b/BPR-wide--toy.yaml")
     runs = list(tasks(spec))
-    assert runs[0].config_files == ("own.yaml", "properties/tuned/BPR-wide--toy.yaml")
+    assert runs[0].config_files == ("own.yaml", "properties/tuned/b/BPR-wide--toy.yaml")
     assert runs[-1].config_files == ()

@@ -432,7 +432,7 @@ def test_a_boards_rows_are_tuned_with_the_boards_budget(here: list[str], capsys:
     models = [*rows, {"model": "Pop", "untuned": "it has no settings"}]
     board = write(Path("b.yaml"), models=models, settings=_SETTINGS, tuning={"trials": 2})
     spec = load_spec(board)
-    with pytest.raises(UserError, match=r"BPR on toy is not tuned \(results/tuning/BPR-toy.json is missing\)"):
+    with pytest.raises(UserError, match=r"BPR on toy is not tuned \(results/tuning/b/BPR-toy.json is missing\)"):
         tuning_words(spec)
     assert main(["tune", "--board", "b.yaml", "--workers", "1"]) == 0
     assert len(here) == 4 and "BPR-toy: validation 0." in capsys.readouterr().out
@@ -441,23 +441,31 @@ def test_a_boards_rows_are_tuned_with_the_boards_budget(here: list[str], capsys:
         ("wide", "toy"): "2 trials on validation Recall@20",
         ("Pop", "toy"): "not tuned: it has no settings",
     }
-    assert report(Path("results/tuning/wide-toy.json"))["settings"] == {**_SETTINGS, "embedding_size": 128}
+    assert report(Path("results/tuning/b/wide-toy.json"))["settings"] == {**_SETTINGS, "embedding_size": 128}
     assert [run.config_files for run in tasks(spec)][::2] == [
-        ("properties/tuned/BPR-toy.yaml",),
-        ("properties/tuned/wide-toy.yaml",),
+        ("properties/tuned/b/BPR-toy.yaml",),
+        ("properties/tuned/b/wide-toy.yaml",),
         (),
     ]
-    tuned = Path("properties/tuned/BPR-toy.yaml")
+    tuned = Path("properties/tuned/b/BPR-toy.yaml")
     found_there = tuned.read_text(encoding="utf-8")
     tuned.write_text("learning_rate: 0.5\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"BPR-toy.yaml is not what results/tuning/BPR-toy.json found"):
+    with pytest.raises(UserError, match=r"BPR-toy.yaml is not what results/tuning/b/BPR-toy.json found"):
         tuning_words(spec)
     tuned.write_text(found_there, encoding="utf-8")
+    # neither another board's search nor one without a board touches what this one found
+    other = load_spec(write(Path("other.yaml"), models=models, settings=_SETTINGS, tuning={"trials": 2}))
+    with pytest.raises(UserError, match=r"results/tuning/other/BPR-toy.json is missing"):
+        tuning_words(other)
+    assert main(["tune", "-m", "BPR", "-d", "toy", "--trials", "1", "--epochs=2", "--use_gpu=false"]) == 0
+    assert Path("properties/tuned/BPR-toy.yaml").is_file()
+    assert tuned.read_text(encoding="utf-8") == found_there
+    assert tuning_words(spec)
     bigger = load_spec(write(board, models=models, settings=_SETTINGS, tuning={"trials": 3}))
     with pytest.raises(UserError, match=r"BPR on toy was tuned with 2 trials, the board states 3 trials for all"):
         tuning_words(bigger)
     assert [search.name for search in searches(bigger, ["wide"])] == ["wide-toy"]
     for broken in ("{", "[]", "null", "{}"):
-        _REPORT.write_text(broken, encoding="utf-8")
+        Path("results/tuning/b/BPR-toy.json").write_text(broken, encoding="utf-8")
         with pytest.raises(UserError, match=r"BPR-toy.json is no report of recbole-diffmm tune; delete it"):
             tuning_words(spec)
