@@ -45,6 +45,7 @@ class Mend:
 
 
 _report: list[Mend] = []
+_applying = False
 
 
 def apply() -> list[Mend]:
@@ -53,12 +54,17 @@ def apply() -> list[Mend]:
     Raises:
         RecBoleMissingError: RecBole is missing or is not version 1.2.1.
     """
-    if not _report:
-        require_recbole()
-        for name, mend in MENDS.items():
-            acted, why = mend()
-            defect, upstream = _described(mend)
-            _report.append(Mend(name, defect, upstream, acted, why))
+    global _applying
+    if not _report and not _applying:
+        _applying = True  # a mend imports what it mends, and RecBole's first import comes here again
+        try:
+            require_recbole()
+            for name, mend in MENDS.items():
+                acted, why = mend()
+                defect, upstream = _described(mend)
+                _report.append(Mend(name, defect, upstream, acted, why))
+        finally:
+            _applying = False
     return list(_report)
 
 
@@ -518,6 +524,33 @@ def sparse_products() -> tuple[bool, str]:
     return True, "single precision for sparse products"
 
 
+def pop_counts() -> tuple[bool, str]:
+    """Pop counts an item once a batch however often it occurs there, and sampled negatives as interactions.
+
+    Upstream: no thread known
+    Always acts: every stack is concerned.
+    """
+    from recbole.model.general_recommender import Pop
+
+    init = Pop.__init__
+
+    def __init__(self: Any, config: Any, dataset: Any) -> None:
+        init(self, config, dataset)
+        self.LABEL = config["LABEL_FIELD"]
+
+    def calculate_loss(self: Any, interaction: Any) -> torch.Tensor:
+        items = interaction[self.ITEM_ID]
+        if self.LABEL in interaction:
+            items = items[interaction[self.LABEL] > 0]
+        self.item_cnt.index_add_(0, items, torch.ones_like(items).unsqueeze(1))
+        self.max_cnt = self.item_cnt.max(dim=0).values
+        return torch.nn.Parameter(torch.zeros(1, device=self.item_cnt.device))
+
+    Pop.__init__ = __init__
+    Pop.calculate_loss = calculate_loss
+    return True, "on every stack"
+
+
 MENDS: dict[str, Callable[[], tuple[bool, str]]] = {
     mend.__name__: mend
     for mend in (
@@ -530,5 +563,6 @@ MENDS: dict[str, Callable[[], tuple[bool, str]]] = {
         coverage_metrics,
         nncf_neighbours,
         sparse_products,
+        pop_counts,
     )
 }

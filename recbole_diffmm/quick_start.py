@@ -115,6 +115,7 @@ def run(
         tested = time.perf_counter()
         _log_results(trainer, valid_result, test_result)
 
+        records.set_aside(path)
         per_user = trainer.evaluator.per_user()
         written = None
         if per_user and lists is not None:
@@ -171,7 +172,7 @@ class Validation:
         metrics: All validation metrics of that epoch.
         best_epoch: That epoch, from 0.
         epochs_run: Epochs trained.
-        seconds: What training took.
+        seconds: What building the model and training it took.
         split_hash: Fingerprint of the three splits.
     """
 
@@ -202,8 +203,8 @@ def validate(
         train_data, valid_data, test_data = loaders
         data = provenance.describe_data(dataset_, (loader._dataset for loader in loaders))
         del loaders, test_data
+        started = time.perf_counter()  # models without epochs, such as EASE, learn while they are built
         trainer = _prepare_trainer(config, train_data)
-        started = time.perf_counter()
         score, metrics = trainer.fit(train_data, valid_data, saved=False, callback_fn=on_epoch)
         if metrics is None:
             raise UserError(f"dataset {config['dataset']} has no validation split; tuning needs one (see eval_args)")

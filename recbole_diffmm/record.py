@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recbole_diffmm.errors import UserError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # What says where files lie, what is shown and how many users are scored at once cannot move a number: a run keeps its
 # name when these change.
@@ -113,6 +113,7 @@ class PerUser(_Part):
     file: Word = Field(description="name of the Parquet file: columns `user`, `history` and one a metric")
     n_users: int = Field(description="its rows")
     users_hash: Digest = Field(description="SHA-256 of its raw user ids in their order")
+    hash: Digest = Field(description="SHA-256 of the file")
 
 
 class Code(_Part):
@@ -126,7 +127,7 @@ class Code(_Part):
 class Record(_Part):
     """One run, written once and edited by nobody."""
 
-    schema_version: Literal[2] = Field(description="2")
+    schema_version: Literal[3] = Field(description="3")
     name: Word = Field(description="name of the run and of its files: model, dataset, seed, hash of the configuration")
     model: Word = Field(description="class of the model")
     dataset: Word = Field(description="name of the dataset")
@@ -159,6 +160,9 @@ class Record(_Part):
     code: Code
     finished: Word = Field(description="when, ISO 8601 in UTC")
     warnings: list[str] = Field(description="every warning that was logged, once")
+    checksum: Digest = Field(
+        description="SHA-256 of all other fields as JSON with sorted keys: edited records are refused"
+    )
 
 
 def plain(value: Any) -> Any:
@@ -226,9 +230,29 @@ def summarise_seconds(
 
 def write(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """Validate a record, write it whole or not at all, and return it as :func:`read` will."""
-    content = Record.model_validate(plain(record)).model_dump()
+    unsigned = {**plain(record), "checksum": "0" * 64}
+    content = Record.model_validate(unsigned).model_dump()
+    content["checksum"] = checksum(content)
     write_json(path, content)
     return content
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a record's fields but `checksum`: what was written is told from what was edited."""
+    rest = {key: value for key, value in content.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def set_aside(path: Path) -> None:
+    """Move a record that another run of the same configuration left to ``earlier/``: no record is written over."""
+    if not path.is_file():
+        return
+    earlier = path.parent / "earlier"
+    earlier.mkdir(exist_ok=True)
+    number = 1 + sum(1 for _ in earlier.glob(f"{path.stem}.*.json"))
+    for file in (path.with_suffix(".per_user.parquet"), path):
+        if file.is_file():
+            file.replace(earlier / f"{path.stem}.{number}{file.name.removeprefix(path.stem)}")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -286,13 +310,22 @@ def load(path: Path) -> Record:
     except OSError as error:
         raise UserError(f"record {path}: {(error.strerror or 'cannot be read').lower()}") from None
     except ValueError:
-        raise UserError(f"record {path}: is no JSON; delete it and run again") from None
-    version = content.get("schema_version") if isinstance(content, dict) else None
+        raise UserError(f"record {path}: is no JSON, so it is no record of a run, or one cut short") from None
+    if not isinstance(content, dict) or not {"schema_version", "metrics", "curve"} <= content.keys():
+        raise UserError(f"record {path}: is no record of a run")
+    version = content["schema_version"]
     if version != SCHEMA_VERSION:
-        raise UserError(f"record {path}: has schema version {version}, not {SCHEMA_VERSION}; delete it and run again")
+        raise UserError(
+            f"record {path}: has schema version {version}, this package reads {SCHEMA_VERSION}; move it away and run again"
+        )
     try:
-        return Record.model_validate(content)
+        record = Record.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "?"
-        raise UserError(f"record {path}: {place}: {first['msg'].lower()}; delete it and run again") from None
+        raise UserError(f"record {path}: {place}: {first['msg'].lower()}; move it away and run again") from None
+    if record.checksum != checksum(content):
+        raise UserError(f"record {path}: was edited since its run wrote it; put it back, or move it away and run again")
+    if record.name != path.stem:
+        raise UserError(f"record {path}: is the record of {record.name}; give it that name back")
+    return record

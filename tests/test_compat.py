@@ -246,3 +246,25 @@ def test_exhaustive_tuning_tries_every_value(tmp_path: Path) -> None:
     )
     tuning.run()
     assert len(tuning.params2result) == 2
+
+
+@pytest.mark.parametrize("batch_size", [4, 1024])
+def test_pop_counts_the_interactions_whatever_the_batch_and_the_negatives(batch_size: int) -> None:
+    from recbole_diffmm.quick_start import load_splits
+
+    config = Config("Pop", "toy", overrides={**QUICK, "train_batch_size": batch_size})
+    train, _, _ = load_splits(config, registry.create_dataset(config))
+    model = config.model_class(config, train._dataset)
+    for batch in train:
+        model.calculate_loss(batch)
+    counts = torch.bincount(train._dataset.inter_feat["item_id"].long(), minlength=model.n_items)
+    assert torch.equal(model.item_cnt.squeeze(1), counts)
+    assert model.max_cnt.item() == counts.max()
+
+
+def test_every_mend_is_reported_once() -> None:
+    code = (
+        "import recbole_diffmm; from recbole.config import Config; from recbole_diffmm import compat; "
+        "names = [mend.name for mend in compat.apply()]; assert names == list(compat.MENDS), names"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

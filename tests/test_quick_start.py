@@ -171,7 +171,7 @@ def test_the_record_says_what_was_run():
     record = json.loads(result.record_path.read_text())
     assert record == result.record
     for key, value in {
-        "schema_version": 2,
+        "schema_version": 3,
         "model": "DiffMM",
         "dataset": "toy",
         "protocol": "recbole",
@@ -350,8 +350,8 @@ def test_energy_is_measured_where_asked_and_its_extra_named_where_missing(monkey
 
 
 def test_records_are_validated_when_written_and_when_read():
-    record = small_run("BPR", epochs=1).record
-    path = Path("x.json")
+    result = small_run("BPR", epochs=1)
+    record, path = result.record, Path("x.json")
     for broken, words in (
         ({**record, "seed": "one"}, "seed"),
         ({**record, "more": 1}, "more"),
@@ -366,8 +366,40 @@ def test_records_are_validated_when_written_and_when_read():
             records.load(path)
         path.unlink()
     records.write_json(path, {**record, "schema_version": 1})
-    with pytest.raises(UserError, match="schema version 1, not 2"):
+    with pytest.raises(UserError, match="schema version 1, this package reads 3"):
         records.load(path)
+    for no_record in ({}, {"schema_version": 1, "rows": []}):
+        records.write_json(path, no_record)
+        with pytest.raises(UserError, match="is no record of a run"):
+            records.load(path)
+
+
+def test_an_edited_or_renamed_record_is_refused():
+    result = small_run("BPR", epochs=1)
+    record, path = result.record, result.record_path
+    assert records.load(path).model_dump() == record
+    edited = {**record, "metrics": {**record["metrics"], "test": {**record["metrics"]["test"], "recall@20": 0.2}}}
+    records.write_json(path, edited)
+    with pytest.raises(UserError, match="was edited since its run wrote it"):
+        records.load(path)
+    records.write_json(path, {**record, "config": {**record["config"], "learning_rate": 1.0}})
+    with pytest.raises(UserError, match="was edited"):
+        records.load(path)
+    records.write_json(Path("other.json"), record)
+    with pytest.raises(UserError, match=f"is the record of {record['name']}"):
+        records.load(Path("other.json"))
+
+
+def test_a_run_again_keeps_the_record_of_the_first():
+    first = small_run("BPR", epochs=1)
+    kept = first.record_path.read_bytes()
+    second = small_run("BPR", epochs=1)
+    assert second.record_path == first.record_path
+    earlier = first.record_path.parent / "earlier"
+    assert (earlier / f"{first.record_path.stem}.1.json").read_bytes() == kept
+    assert (earlier / f"{first.record_path.stem}.1.per_user.parquet").is_file()
+    small_run("BPR", epochs=1)
+    assert len(list(earlier.glob("*.json"))) == 2
 
 
 def test_the_cost_up_to_the_best_epoch_counts_what_a_model_learns_while_it_is_built():

@@ -70,6 +70,14 @@ class CheckedDataset(Dataset):
         hint = f"did you mean {near[0]}?" if near else "convert it first, see dataset/README.md"
         raise UserError(f"dataset {self.dataset_name} is not in {folder.parent}: {folder} does not exist; {hint}")
 
+    def training_interactions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The user and item ids of this split's interactions (call it on the training split).
+
+        Returns:
+            Two int64 tensors of one length, RecBole's ids (1 and up; 0 is PAD).
+        """
+        return self.inter_feat[self.uid_field].long(), self.inter_feat[self.iid_field].long()
+
 
 class MultimodalDataset(CheckedDataset):
     """RecBole's dataset plus the features of its items, one entry per modality.
@@ -108,14 +116,6 @@ class MultimodalDataset(CheckedDataset):
         self.modalities = {spec.name: load_modality(spec, tokens, self.dataset_name) for spec in specs}
         # now, because a file that changes later is not what was read
         self._feature_hashes = {spec.name: hash_files(spec.features, spec.ids) for spec in specs}
-
-    def training_interactions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The user and item ids of this split's interactions (call it on the training split).
-
-        Returns:
-            Two int64 tensors of one length, RecBole's ids (1 and up; 0 is PAD).
-        """
-        return self.inter_feat[self.uid_field].long(), self.inter_feat[self.iid_field].long()
 
     def feature_hashes(self) -> dict[str, str]:
         """SHA-256 per modality over its feature file and id file, as hexadecimal digits."""

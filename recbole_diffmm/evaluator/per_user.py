@@ -89,5 +89,9 @@ def write_parquet(
     users = np.asarray(user_tokens).astype(str).tolist()
     pq.write_table(pa.table({"user": users, "history": history, **values}), partial, compression="zstd")
     partial.replace(path)
-    digest = hashlib.sha256("\n".join(users).encode()).hexdigest()
-    return {"file": path.name, "n_users": len(users), "users_hash": digest}
+    return {
+        "file": path.name,
+        "n_users": len(users),
+        "users_hash": hashlib.sha256("\n".join(users).encode()).hexdigest(),
+        "hash": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }

@@ -1,16 +1,43 @@
-"""Sparse user-item graphs: building, dropping and propagating. Imports torch alone."""
+"""Sparse graphs of users and items: building, dropping and propagating. Imports torch alone."""
 
-from recbole_diffmm.graph.adjacency import SparseAdjacency, bipartite_edges, build_adjacency
-from recbole_diffmm.graph.dropout import drop_edges
-from recbole_diffmm.graph.propagation import propagate, sum_over_layers
+from recbole_diffmm.graph.adjacency import (
+    SparseAdjacency,
+    bipartite_edges,
+    build_adjacency,
+    mean_weight,
+    symmetric_weight,
+)
+from recbole_diffmm.graph.dropout import drop_edges, sample_edges
+from recbole_diffmm.graph.edges import Edges, aggregate, order_edges, softmax_by_receiver
+from recbole_diffmm.graph.knn import (
+    Neighbours,
+    knn_graph,
+    nearest_items,
+    neighbour_edges,
+    normalize_by_sums,
+)
+from recbole_diffmm.graph.propagation import mean_over_layers, propagate, sum_over_layers
 from recbole_diffmm.graph.rows import unit_rows
 
 __all__ = [
+    "Edges",
+    "Neighbours",
     "SparseAdjacency",
+    "aggregate",
     "bipartite_edges",
     "build_adjacency",
     "drop_edges",
+    "knn_graph",
+    "mean_over_layers",
+    "mean_weight",
+    "nearest_items",
+    "neighbour_edges",
+    "normalize_by_sums",
+    "order_edges",
     "propagate",
+    "sample_edges",
+    "softmax_by_receiver",
     "sum_over_layers",
+    "symmetric_weight",
     "unit_rows",
 ]

@@ -31,9 +31,13 @@ def _product(matrix: Tensor, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         if x.device.type != "cpu":
             return matrix @ x
-        # The same sums over the entries of a row: on the CPU a weighted embedding bag takes a tenth of the time.
-        rows = matrix.crow_indices()[:-1]
-        return F.embedding_bag(matrix.col_indices(), x, rows, mode="sum", per_sample_weights=matrix.values())
+        return weighted_sums(matrix.col_indices(), matrix.crow_indices()[:-1], matrix.values(), x)
+
+
+def weighted_sums(senders: Tensor, starts: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+    """Return ``(N, D)`` sums of ``weight (E,)`` times ``x[senders]``, a row's entries beginning at ``starts (N,)``."""
+    # The same sums over the entries of a row: on the CPU a weighted embedding bag takes a tenth of the time.
+    return F.embedding_bag(senders, x, starts, mode="sum", per_sample_weights=weight)
 
 
 def propagate(adj: SparseAdjacency, x: Tensor) -> Tensor:
@@ -48,3 +52,8 @@ def sum_over_layers(adj: SparseAdjacency, x: Tensor, n_layers: int) -> Tensor:
         x = propagate(adj, x)
         total = total + x
     return total
+
+
+def mean_over_layers(adj: SparseAdjacency, x: Tensor, n_layers: int) -> Tensor:
+    r"""Return :math:`\frac{1}{L+1} \sum_{l=0}^{L} A^l x` for node rows ``x (N, D)`` (LightGCN, eq. 8)."""
+    return sum_over_layers(adj, x, n_layers) / (n_layers + 1)

@@ -34,10 +34,9 @@ from recbole_diffmm.graph import (
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import bpr_loss, infonce_loss, squared_norm
 from recbole_diffmm.model.projection import build_projection
-from recbole_diffmm.model.settings import ModelSettings
+from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
 from recbole_diffmm.precision import Precision, autocast, resolve_precision
 
-Weight = Annotated[float, Field(ge=0)]
 ProjectionKind = Literal["leaky_matrix", "linear"]
 
 
@@ -45,7 +44,7 @@ class DiffMMConfig(ModelSettings):
     """Hyper-parameters of :class:`DiffMM`; the defaults are the reference's."""
 
     embedding_size: PositiveInt = Field(64, description="width D of all embeddings")
-    n_layers: Annotated[int, Field(ge=0)] = Field(1, description="propagation layers L over the user-item graph")
+    n_layers: Layers = Field(1, description="propagation layers L over the user-item graph")
     projection: ProjectionKind | dict[str, ProjectionKind] = Field(
         "leaky_matrix", description="how features enter: LeakyReLU(X W) or X W + b; one word, or one per modality"
     )
@@ -64,7 +63,7 @@ class DiffMMConfig(ModelSettings):
     use_generated_graph: bool = Field(
         True, description="false: the ablation without diffusion; contrastive views then use the observed graph"
     )
-    edge_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+    edge_dropout: DropRate = Field(
         0.5, description="probability to drop an entry of a generated graph, one draw per epoch"
     )
     eval_graph: Literal["full", "dropped"] = Field(
@@ -80,7 +79,7 @@ class DiffMMConfig(ModelSettings):
         description="width of the truncated SVD that denoisers work in, for large catalogues; empty: all items",
     )
     time_embedding_size: Annotated[int, Field(ge=2)] = Field(10, description="width of the step's embedding")
-    denoiser_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="dropout on a denoiser's input")
+    denoiser_dropout: DropRate = Field(0.5, description="dropout on a denoiser's input")
     normalize_input: bool = Field(False, description="scale a denoiser's input rows to unit norm")
     denoiser_learning_rate: PositiveFloat = Field(1e-3, description="learning rate of the denoisers' Adam")
     denoiser_batch_size: PositiveInt = Field(1024, description="users per batch while denoising and generating")
@@ -119,6 +118,7 @@ class DiffMM(MultimodalRecommender):
     config_class: ClassVar[type[ModelSettings]] = DiffMMConfig
     loss_names = ("bpr", "reg", "contrast")
     settings: DiffMMConfig
+    self_loops = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -149,8 +149,6 @@ class DiffMM(MultimodalRecommender):
         self.history = History(self.train_users, self.train_items, self.user_count, self.item_count)
         self.diffusion = GaussianDiffusion(NoiseSchedule(s.steps, s.noise_scale, s.noise_min, s.noise_max))
         self.latent: LatentSpace | None = None
-        self._adj: SparseAdjacency | None = None
-        self._generated_adj: dict[tuple[str, bool], SparseAdjacency] = {}
         if s.use_generated_graph:
             self._add_denoisers()
 
@@ -186,19 +184,6 @@ class DiffMM(MultimodalRecommender):
 
     # ---- graphs
 
-    @property
-    def n_nodes(self) -> int:
-        """Number of nodes ``N = U + I``."""
-        return self.user_count + self.item_count
-
-    @property
-    def adj(self) -> SparseAdjacency:
-        """The observed graph ``A``, built on first use on the device of the interactions."""
-        if self._adj is None or self._adj.matrix.device != self.train_users.device:
-            edges = bipartite_edges(self.train_users, self.train_items, self.user_count, self.item_count)
-            self._adj = build_adjacency(*edges, self.n_nodes, symmetric=True)
-        return self._adj
-
     def generated_items(self, name: str) -> Tensor:
         """Items ``(U, k)`` that the diffusion of the modality ``name`` chose for each user."""
         return self.get_buffer(f"generated_items_{name}")
@@ -206,16 +191,16 @@ class DiffMM(MultimodalRecommender):
     def generated_adj(self, name: str) -> SparseAdjacency:
         """The graph :math:`A_m` of one modality, dropped while training and as ``eval_graph`` says otherwise."""
         dropped = self.settings.edge_dropout > 0 and (self.training or self.settings.eval_graph == "dropped")
-        key = (name, dropped)
+        return self.graph(("generated", name, dropped), lambda: self._build_generated_adj(name, dropped))
+
+    def _build_generated_adj(self, name: str, dropped: bool) -> SparseAdjacency:
         items = self.generated_items(name)
-        if key not in self._generated_adj or self._generated_adj[key].matrix.device != items.device:
-            users = torch.arange(self.user_count, device=items.device).repeat_interleave(items.shape[1])
-            index, weight = bipartite_edges(users, items.flatten(), self.user_count, self.item_count)
-            if dropped:
-                keep = self.get_buffer(f"kept_entries_{name}")
-                index, weight = drop_edges(index, weight, keep, self.settings.edge_dropout)
-            self._generated_adj[key] = build_adjacency(index, weight, self.n_nodes, symmetric=not dropped)
-        return self._generated_adj[key]
+        users = torch.arange(self.user_count, device=items.device).repeat_interleave(items.shape[1])
+        index, weight = bipartite_edges(users, items.flatten(), self.user_count, self.item_count)
+        if dropped:
+            keep = self.get_buffer(f"kept_entries_{name}")
+            index, weight = drop_edges(index, weight, keep, self.settings.edge_dropout)
+        return build_adjacency(index, weight, self.n_nodes, symmetric=not dropped)
 
     def set_generated_items(self, name: str, items: Tensor, keep: Tensor | None = None) -> None:
         """Replace the generated graph of one modality.
@@ -235,11 +220,9 @@ class DiffMM(MultimodalRecommender):
     def invalidate(self) -> None:
         """Forget cached rows and the adjacency of the generated graphs."""
         super().invalidate()
-        self._generated_adj = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """State for copying, less the graphs, which come again on first use: CSR tensors cannot be deep-copied."""
-        return {**self.__dict__, "_adj": None, "_generated_adj": {}}
+        for name in self.generated_names:
+            for dropped in (False, True):
+                self._graphs.pop(("generated", name, dropped), None)
 
     # ---- views
 
@@ -268,17 +251,12 @@ class DiffMM(MultimodalRecommender):
                 weight = s.generated_graph_weight * kappa[name]
                 fused = torch.addcmul(fused, weight, propagate(self.generated_adj(name), ids))
         out = torch.add(sum_over_layers(self.adj, fused, s.n_layers), unit_rows(fused), alpha=s.residual_weight)
-        return self._by_kind(out)
+        return self.by_kind(out)
 
     def _contrastive_view(self, name: str, projected: Tensor) -> tuple[Tensor, Tensor]:
         adj = self.generated_adj(name) if self.settings.use_generated_graph else self.adj
         x = propagate(adj, torch.cat([self.user_embedding, projected]))
-        return self._by_kind(sum_over_layers(self.adj, x, self.settings.n_layers))
-
-    def _by_kind(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        # Not by slices: the gradient of each would be a buffer of all nodes.
-        users, items = rows.split([self.user_count, self.item_count])
-        return users, items
+        return self.by_kind(sum_over_layers(self.adj, x, self.settings.n_layers))
 
     def normalized_features(self) -> dict[str, Tensor]:
         """Rows :math:`F_m` of unit norm, ``(I, D)`` per modality."""

@@ -26,6 +26,39 @@ def squared_norm(*tensors: Tensor) -> Tensor:
     return torch.stack([tensor.square().sum() for tensor in tensors]).sum()
 
 
+def mean_bpr_loss(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """:func:`bpr_loss` of the inner products of user, positive and negative rows, each ``(B, D)``, over the batch."""
+    return bpr_loss((users * positives).sum(dim=1), (users * negatives).sum(dim=1), len(users))
+
+
+def norm_loss(*rows: Tensor) -> Tensor:
+    r"""Return :math:`\frac{1}{B} \sum \lVert X \rVert_F` over blocks ``X (B, D)``, RecBole's default ``EmbLoss``.
+
+    The norms are not squared, so that its gradient shrinks as the rows grow: a weight from a paper that squares them
+    does not carry over.
+    """
+    return torch.stack([torch.linalg.vector_norm(block) for block in rows]).sum() / len(rows[-1])
+
+
+def half_squared_norm(*rows: Tensor) -> Tensor:
+    r"""Return :math:`\frac{1}{2B} \sum \lVert X \rVert_F^2` over blocks ``X (B, D)``."""
+    return 0.5 * squared_norm(*rows) / len(rows[-1])
+
+
+def in_batch_infonce(queries: Tensor, keys: Tensor, temperature: float, *, cosine: bool = True) -> Tensor:
+    """InfoNCE of ``queries (B, D)`` and ``keys (B, D)``: a row's own key against all keys of the batch.
+
+    Args:
+        queries: one view.
+        keys: the other view.
+        temperature: what similarities are divided by.
+        cosine: whether rows are scaled to unit norm first.
+    """
+    if cosine:
+        queries, keys = unit_rows(queries), unit_rows(keys)
+    return F.cross_entropy(queries @ keys.t() / temperature, torch.arange(len(queries), device=queries.device))
+
+
 # Entries of a block of InfoNCE: on the CPU it should stay in the cache between its passes.
 _BLOCK_ENTRIES = {"cpu": 1 << 21}
 _BLOCK_ENTRIES_ELSEWHERE = 1 << 27

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
 from recbole_diffmm.errors import UserError
+
+Weight = Annotated[float, Field(ge=0)]  # of a term of a loss or a sum
+Share = Annotated[float, Field(ge=0, le=1)]
+DropRate = Annotated[float, Field(ge=0, lt=1)]  # probability to drop
+Layers = Annotated[int, Field(ge=0)]
 
 
 class ModelSettings(BaseModel):

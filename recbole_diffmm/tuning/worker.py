@@ -60,18 +60,22 @@ def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int 
         if now.should_prune():
             raise optuna.TrialPruned
 
+    def note_seconds() -> None:
+        # However a trial ends, all of it counts: reading data and building the model, which for some is the training.
+        now.set_user_attr("seconds", round(time.perf_counter() - started, 2))
+
     try:
         result = validate(asked["model"], asked["dataset"], asked["config_files"], None, settings, on_epoch)
     except optuna.TrialPruned:
-        now.set_user_attr("seconds", round(time.perf_counter() - started, 2))
+        note_seconds()
         study.tell(now, state=TrialState.PRUNED)
         return now.number
     except Exception as error:
+        note_seconds()
         now.set_user_attr("error", _reason(error))
-        now.set_user_attr("seconds", round(time.perf_counter() - started, 2))
         study.tell(now, state=TrialState.FAIL)
         raise
-    now.set_user_attr("seconds", result.seconds)
+    note_seconds()
     now.set_user_attr("best_epoch", result.best_epoch)
     now.set_user_attr("epochs_run", result.epochs_run)
     now.set_user_attr("split_hash", result.split_hash)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from recbole.utils import ModelType
 
 from recbole_diffmm import registry
 from recbole_diffmm.data import toy
@@ -26,8 +27,22 @@ SMALL = {
     "state": "WARNING",
     "tensorboard": False,
 }
-# Sizes that make a model small; the rest of its configuration is what it ships with.
-SMALL_SIZES = {"DiffMM": {"denoiser_hidden_sizes": [32]}}
+# Settings that suit 60 users; the rest of a model's configuration is what it ships with.
+RIVAL = {"epochs": 20, "learning_rate": 0.005}
+TOY: dict[str, dict[str, Any]] = {
+    "DiffMM": {"denoiser_hidden_sizes": [32]},
+    "HCCF": {"n_hyperedges": 8, "epochs": 30, "learning_rate": 0.01},
+    "LightGCNM": {"epochs": 20, "learning_rate": 0.01, "n_layers": 1},
+    # Its ids are trained on items that only ever come as negatives, the faster the more.
+    "MMGCN": {"epochs": 40, "learning_rate": 0.001},
+}
+# Half of the test items were trained on. These models find little more than those: two cannot read the features of the
+# others, and two give them ids that training has only ever pushed down.
+HALF = {"BM3", "GRCN", "HCCF", "MMGCN"}
+UNTRAINED = {name for name in MODELS if registry.get_model(name).type == ModelType.TRADITIONAL}
+TRAINED = [name for name in MODELS if name not in UNTRAINED]
+MULTIMODAL = [name for name in MODELS if registry.is_multimodal(registry.get_model(name))]
+FIRST_TERMS = {"bpr", "ranking", "reconstruction"}  # the term of a loss that ranks
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Any:
         folder = tmp_path_factory.mktemp(model)
         settings = {
             **SMALL,
-            **SMALL_SIZES.get(model, {}),
+            **TOY.get(model, RIVAL),
             "use_modalities": list(modalities),
             "data_path": str(folder / "dataset"),
             "checkpoint_dir": str(folder / "saved"),
@@ -70,16 +85,18 @@ def model(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("modalities", MODALITIES, ids=len)
+@pytest.mark.parametrize("model", TRAINED)
 def test_loss_is_finite_and_falls(model: str, modalities: tuple[str, ...], train: Any) -> None:
     curve = train(model, modalities).result.record["curve"]
-    assert curve[-1]["losses"]["bpr"] < 0.9 * curve[0]["losses"]["bpr"]
+    (term,) = FIRST_TERMS & set(curve[0]["losses"])
+    assert curve[-1]["losses"][term] < 0.9 * curve[0]["losses"][term]
     assert all(torch.isfinite(torch.tensor(list(epoch["losses"].values()))).all() for epoch in curve)
 
 
 @pytest.mark.parametrize("modalities", MODALITIES, ids=len)
 def test_recovers_the_planted_groups(model: str, modalities: tuple[str, ...], train: Any) -> None:
     """Chance would put a tenth of the first ten in reach; one of the two test items of a user was never trained on."""
-    assert train(model, modalities).result.test["recall@10"] > 0.6
+    assert train(model, modalities).result.test["recall@10"] > (0.45 if model in HALF else 0.6)
 
 
 def test_items_never_trained_on_are_ranked_by_their_features(model: str, train: Any) -> None:
@@ -92,7 +109,13 @@ def test_items_never_trained_on_are_ranked_by_their_features(model: str, train: 
     own = torch.tensor([toy.user_group(int(dataset.id2token("user_id", user)[-2:])) for user in users.tolist()])
     best = group[scores[:, unseen].argmax(dim=1)]
     assert len(unseen) == toy.N_GROUPS * toy.UNSEEN_PER_GROUP
-    assert (best == own).float().mean() > 0.8
+    share = (best == own).float().mean()
+    if registry.get_model(model).ranks_cold_items:
+        assert share > 0.8
+        return
+    for name in getattr(loaded, "modality_names", ()):
+        with loaded.without(name):  # it does not look at the features when it scores
+            assert torch.equal(loaded.full_sort_predict({loaded.USER_ID: users}), scores)
 
 
 def test_predict_is_a_cell_of_full_sort_predict(model: str, train: Any) -> None:
@@ -144,6 +167,7 @@ def test_the_same_seed_gives_the_same_scores(model: str, train: Any, tmp_path: P
     assert again.test == trained.result.test
 
 
+@pytest.mark.parametrize("model", MULTIMODAL)
 def test_a_modality_is_only_a_key(model: str, train: Any, tmp_path: Path) -> None:
     """A name that any `nn.Module` has as a method must not matter, nor the order of words in it."""
     trained = train(model, MODALITIES[0])

@@ -1,0 +1,114 @@
+"""FREEDOM: Freezing and Denoising Graph Structures for Multimodal Recommendation (ACM MM 2023, arXiv 2211.06924)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from recbole_diffmm.graph import (
+    build_adjacency,
+    mean_over_layers,
+    propagate,
+    sample_edges,
+    symmetric_weight,
+)
+from recbole_diffmm.model.base import MultimodalRecommender, module_key
+from recbole_diffmm.model.losses import mean_bpr_loss
+from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
+
+
+class FREEDOMConfig(ModelSettings):
+    """Hyper-parameters of :class:`FREEDOM`."""
+
+    embedding_size: PositiveInt = Field(64, description="width D of all embeddings")
+    n_layers: Layers = Field(2, description="propagation layers L over the user-item graph")
+    n_item_layers: Layers = Field(1, description="propagation layers over the item-item graph")
+    knn_k: PositiveInt = Field(10, description="nearest items of an item in the item-item graph, itself included")
+    modality_weight: dict[str, Weight] | None = Field(
+        None, description="share of each modality in the item-item graph, by name; empty: equal shares"
+    )
+    edge_dropout: DropRate = Field(0.8, description="share of the user-item edges that an epoch leaves out")
+    feature_weight: Weight = Field(0.0, description="weight of ranking by the projected features")
+    normalize_features: bool = Field(False, description="scale an item's features to unit norm")
+    train_features: bool = Field(
+        True, description="features are parameters, as in the published code; false: they stay as given"
+    )
+
+
+class FREEDOM(MultimodalRecommender):
+    r"""A frozen item-item graph of features and a denoised user-item graph (ACM MM 2023, arXiv 2211.06924).
+
+    The item graph is :math:`S = \sum_m \alpha_m S_m`, ``S_m`` the mean over an item's ``k`` nearest. Each epoch keeps
+    edges drawn without replacement with probabilities as :math:`1/\sqrt{d_u d_i}`, normalised anew. With
+    :math:`X = \frac{1}{L+1} \sum_l A^l E`:
+
+    .. math::
+        \mathcal L = \mathrm{BPR}(X_u, X_i + S^{L'} E_i) + w \sum_m \mathrm{BPR}(X_u, W_m f_m)
+
+    The published ``modality_weight`` is .1 for images and .9 for text. With ``feature_weight`` 0 features act through
+    the item graph alone.
+    """
+
+    config_class = FREEDOMConfig
+    settings: FREEDOMConfig
+    loss_names = ("bpr", "feature_bpr")
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        size = self.settings.embedding_size
+        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
+        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
+        self.projections = nn.ModuleDict(
+            {module_key(name): nn.Linear(self.features(name).shape[1], size) for name in self.modality_names}
+        )
+        self.modality_share = self.shares(self.settings.modality_weight)
+
+    def on_epoch_start(self) -> None:
+        """Draw the edges that this epoch propagates over."""
+        if self.settings.edge_dropout == 0:
+            return
+        # The first half of the edges goes from users to items; their weights are what the draw goes by.
+        (users, items), weight = (part.chunk(2, dim=-1)[0] for part in self.edges(self_loops=False))
+        kept = sample_edges(weight, max(1, round(len(users) * (1 - self.settings.edge_dropout))))
+        row = torch.cat([users[kept], items[kept]])
+        col = torch.cat([items[kept], users[kept]])
+        weight = symmetric_weight(row, col, self.n_nodes)
+        self._graphs["epoch"] = build_adjacency(torch.stack([row, col]), weight, self.n_nodes, symmetric=True)
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Return users ``(U, D)`` and items ``(I, D)``, over this epoch's edges in training and over all otherwise."""
+        adj = self._graphs.get("epoch", self.adj) if self.training else self.adj
+        rows = torch.cat([self.user_embedding, self.item_embedding])
+        users, items = self.by_kind(mean_over_layers(adj, rows, self.settings.n_layers))
+        similar: Tensor = self.item_embedding
+        for _ in range(self.settings.n_item_layers):
+            similar = self._over_items(similar)
+        return users, items + similar
+
+    def _over_items(self, rows: Tensor) -> Tensor:
+        """Return ``S rows`` for item rows ``(I, D)``; a modality that is left out gives its share to the others."""
+        total = sum(self.modality_share[name] for name in self.present)
+        result = torch.zeros_like(rows)
+        for name in self.present:
+            share = self.modality_share[name]
+            if share > 0:
+                graph = self.item_graph(name, self.settings.knn_k, "uniform")
+                result = torch.add(result, propagate(graph, rows), alpha=share / total)
+        return result
+
+    def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
+        """Return the terms named in :attr:`loss_names` for a batch of (user, positive, negative)."""
+        users, positives, negatives = self.triples(interaction)
+        user_rows, item_rows = self.embeddings()
+        bpr = mean_bpr_loss(user_rows[users], item_rows[positives], item_rows[negatives])
+        by_features = bpr.new_zeros(())
+        if self.settings.feature_weight > 0:
+            for name in self.modality_names:
+                projection, features = self.projections[module_key(name)], self.features(name)
+                by_features = by_features + mean_bpr_loss(
+                    user_rows[users], projection(features[positives]), projection(features[negatives])
+                )
+        return bpr, self.settings.feature_weight * by_features

@@ -1,0 +1,104 @@
+"""HCCF: Hypergraph Contrastive Collaborative Filtering (SIGIR 2022, arXiv 2204.12200)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_diffmm.graph import SparseAdjacency, propagate
+from recbole_diffmm.model.base import RowRecommender
+from recbole_diffmm.model.losses import in_batch_infonce, mean_bpr_loss, squared_norm
+from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
+
+
+class HCCFConfig(ModelSettings):
+    """Hyper-parameters of :class:`HCCF`."""
+
+    embedding_size: PositiveInt = Field(32, description="width D of all embeddings")
+    n_layers: Layers = Field(2, description="layers L, each over the graph and over the hyperedges")
+    n_hyperedges: PositiveInt = Field(128, description="hyperedges of users, and as many of items")
+    hyperedges: Literal["learned", "embedding"] = Field(
+        "learned", description="H = E W; or the embeddings themselves, which the authors advise for sparse data"
+    )
+    edge_dropout: DropRate = Field(0.5, description="dropout of edges and of hyperedges' entries")
+    reg_weight: Weight = Field(1e-7, description="weight of the squared norms of all parameters")
+    cl_weight: Weight = Field(1e-3, description="weight of the contrastive loss")
+    temperature: PositiveFloat = Field(1.0, description="temperature of the contrastive loss")
+
+
+class HCCF(RowRecommender):
+    r"""Graph propagation beside learned hyperedges, contrasted layer by layer (arXiv 2204.12200).
+
+    With :math:`H = E W` separately for users and items, :math:`X_0 = E`:
+
+    .. math::
+        G_l = \mathrm{drop}(A) X_{l-1}, \quad P_l = H (H^T X_{l-1}), \quad X_l = G_l + P_l, \quad X = \sum_l X_l
+
+    BPR, the contrast of :math:`\mathrm{sg}(G_l)` and :math:`P_l` over a batch's distinct users and items, and the
+    squared norms of all parameters. The paper's activation is constructed and never applied in the published code,
+    whose figures are the published ones: there is none here.
+    """
+
+    config_class = HCCFConfig
+    settings: HCCFConfig
+    loss_names = ("bpr", "contrast", "reg")
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        size, count = self.settings.embedding_size, self.settings.n_hyperedges
+        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
+        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
+        if self.settings.hyperedges == "learned":
+            self.user_hyperedges = nn.Parameter(nn.init.xavier_uniform_(torch.empty(size, count)))
+            self.item_hyperedges = nn.Parameter(nn.init.xavier_uniform_(torch.empty(size, count)))
+
+    def _dropped_adj(self) -> SparseAdjacency:
+        """The observed graph, each direction of an edge dropped by itself, anew in each batch."""
+        edges, weight = self.ordered_edges()
+        # Dropped entries stay as zeros: the matrix need not be put together again.
+        return edges.adjacency(F.dropout(weight, self.settings.edge_dropout))
+
+    def _hyperedges(self) -> tuple[Tensor, Tensor]:
+        """Return the incidence of users ``(U, K)`` and of items ``(I, K)``."""
+        if self.settings.hyperedges == "embedding":
+            return self.user_embedding, self.item_embedding
+        return self.user_embedding @ self.user_hyperedges, self.item_embedding @ self.item_hyperedges
+
+    def layers(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Return the final rows ``(N, D)`` and per layer :math:`G_l` and :math:`P_l`, each ``(N, D)``."""
+        rate = self.settings.edge_dropout if self.training else 0.0
+        rows = total = torch.cat([self.user_embedding, self.item_embedding])
+        hyperedges = self._hyperedges()
+        views = []
+        for _ in range(self.settings.n_layers):
+            local = propagate(self._dropped_adj() if rate > 0 else self.adj, rows)
+            parts = []
+            for incidence, part in zip(hyperedges, self.by_kind(rows), strict=True):
+                dropped = F.dropout(incidence, rate)
+                parts.append(dropped @ (dropped.t() @ part))
+            shared = torch.cat(parts)
+            views.append((local, shared))
+            rows = local + shared
+            total = total + rows
+        return total, views
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Return final users ``(U, D)`` and items ``(I, D)``."""
+        return self.by_kind(self.layers()[0])
+
+    def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
+        """Return the terms named in :attr:`loss_names` for a batch of (user, positive, negative)."""
+        s = self.settings
+        users, positives, negatives = self.triples(interaction)
+        total, views = self.layers()
+        user_rows, item_rows = self.by_kind(total)
+        bpr = mean_bpr_loss(user_rows[users], item_rows[positives], item_rows[negatives])
+        contrast = bpr.new_zeros(())
+        for nodes in (torch.unique(users), torch.unique(positives) + self.user_count):
+            for local, shared in views:
+                contrast = contrast + in_batch_infonce(local.detach()[nodes], shared[nodes], s.temperature)
+        return bpr, s.cl_weight * contrast, s.reg_weight * squared_norm(*self.parameters())

@@ -1,0 +1,127 @@
+"""MMGCL: Multi-Modal Graph Contrastive Learning for Micro-Video Recommendation (SIGIR 2022)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_diffmm.graph import SparseAdjacency, mean_over_layers, unit_rows
+from recbole_diffmm.model.base import MultimodalRecommender, module_key
+from recbole_diffmm.model.losses import mean_bpr_loss
+from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
+
+
+class MMGCLConfig(ModelSettings):
+    """Hyper-parameters of :class:`MMGCL`."""
+
+    embedding_size: PositiveInt = Field(64, description="width D of all embeddings")
+    n_layers: Layers = Field(3, description="propagation layers L")
+    cl_weight: Weight = Field(0.4, description="weight of the contrastive loss")
+    temperature: PositiveFloat = Field(0.2, description="temperature of the contrastive loss")
+    edge_dropout: DropRate = Field(0.05, description="probability to drop an edge in the first view")
+    node_dropout: DropRate = Field(0.05, description="probability to drop a node in the masked modality's graph")
+    masking: dict[str, Weight] | None = Field(
+        None, description="how often each modality is the masked one, by name; empty: equally often"
+    )
+    views: Literal["paper", "published_code"] = Field(
+        "paper", description="published_code: twice the first view, no second one and no challenging negatives"
+    )
+
+
+class MMGCL(MultimodalRecommender):
+    r"""Contrast of users and items within two augmented views of all modalities' graphs (SIGIR 2022).
+
+    With :math:`X_c = \frac{1}{L+1} \sum_l A^l [E_u; Z_c]` for each channel ``c``, ids and projected normalised
+    features, rows are a linear map of the channels side by side, one for users and one for items. Beside BPR, InfoNCE
+    of users and their positive items within a batch in two views: edges dropped, the same in all channels; and one
+    modality, drawn anew in each batch, propagated over a graph with nodes dropped. In the second view a user has one
+    more negative, the positive item with the masked modality of the negative item ("challenging negative").
+
+    The published code computes the second view and throws it away: ``views: published_code``.
+    """
+
+    config_class = MMGCLConfig
+    settings: MMGCLConfig
+    loss_names = ("bpr", "contrast")
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        size = self.settings.embedding_size
+        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
+        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
+        self.projections = nn.ModuleDict(
+            {module_key(name): nn.Linear(self.features(name).shape[1], size) for name in self.modality_names}
+        )
+        width = (1 + len(self.modality_names)) * size
+        self.read_user, self.read_item = nn.Linear(width, size), nn.Linear(width, size)
+        shares = self.shares(self.settings.masking)
+        self.masking_share = torch.tensor([shares[name] for name in self.modality_names])
+
+    def _without_edges(self) -> SparseAdjacency:
+        """The observed graph with entries dropped; they stay as zeros, so that nothing is put together again."""
+        edges, weight = self.ordered_edges()
+        return edges.adjacency(F.dropout(weight, self.settings.edge_dropout))
+
+    def _without_nodes(self) -> SparseAdjacency:
+        """The observed graph with every edge of dropped nodes gone."""
+        edges, weight = self.ordered_edges()
+        kept = (torch.rand(self.n_nodes, device=weight.device) >= self.settings.node_dropout).to(weight.dtype)
+        return edges.adjacency(weight * kept[edges.receiver] * kept[edges.sender])
+
+    def _channels(self, graphs: dict[str, SparseAdjacency] | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Users ``(U, D)`` and items ``(I, D)`` per channel, ids first, over the given graphs or the observed one."""
+        channels = []
+        for name in (None, *self.modality_names):
+            start: Tensor = self.item_embedding
+            if name is not None:
+                start = self.projections[module_key(name)](unit_rows(self.features(name)))
+                if name == self.left_out:
+                    start = torch.zeros_like(start)
+            adj = self.adj if graphs is None else graphs.get(name or "", self.adj)
+            rows = torch.cat([self.user_embedding, start])
+            channels.append(self.by_kind(mean_over_layers(adj, rows, self.settings.n_layers)))
+        return channels
+
+    def _read(self, channels: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        users = self.read_user(torch.cat([part[0] for part in channels], dim=1))
+        return users, self.read_item(torch.cat([part[1] for part in channels], dim=1))
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Return users ``(U, D)`` and items ``(I, D)``."""
+        return self._read(self._channels())
+
+    def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
+        """Return the terms named in :attr:`loss_names` for a batch of (user, positive, negative)."""
+        users, positives, negatives = self.triples(interaction)
+        user_rows, item_rows = self.embeddings()
+        bpr = mean_bpr_loss(user_rows[users], item_rows[positives], item_rows[negatives])
+        dropped = self._without_edges()
+        first = self._read(self._channels({"": dropped, **dict.fromkeys(self.modality_names, dropped)}))
+        contrast = self._contrast(first[0][users], first[1][positives])
+        if self.settings.views == "published_code":
+            contrast = 2 * contrast
+        else:
+            contrast = contrast + self._masked_contrast(users, positives, negatives)
+        return bpr, self.settings.cl_weight * contrast
+
+    def _masked_contrast(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        masked = int(torch.multinomial(self.masking_share, 1))
+        channels = self._channels({self.modality_names[masked]: self._without_nodes()})
+        user_rows, item_rows = self._read(channels)
+        blocks = [part[1][positives] for part in channels]
+        blocks[1 + masked] = channels[1 + masked][1][negatives]
+        challenging = self.read_item(torch.cat(blocks, dim=1))  # (B, D)
+        return self._contrast(user_rows[users], item_rows[positives], challenging)
+
+    def _contrast(self, users: Tensor, items: Tensor, challenging: Tensor | None = None) -> Tensor:
+        users, items = unit_rows(users), unit_rows(items)
+        logits = users @ items.t()  # (B, B)
+        if challenging is not None:
+            own = (users * unit_rows(challenging)).sum(dim=1, keepdim=True)
+            logits = torch.cat([logits, own], dim=1)
+        target = torch.arange(len(users), device=users.device)
+        return F.cross_entropy(logits / self.settings.temperature, target)
