@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from recbole_diffmm import __version__
+from recbole_diffmm import __version__, registry
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.quiet import quiet_libraries
 
@@ -51,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
+    except KeyboardInterrupt as stopped:
+        sys.stderr.write(f"stopped{': ' if str(stopped) else ''}{stopped}\n")
         return 130
     except BrokenPipeError:
         # The reader of our output, such as `head`, has gone; Python would complain once more while closing.
@@ -61,8 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all of this package's, with the nearest of what was allowed."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if wrong:
+            name, got, known = wrong.groups()
+            choices = [choice.strip(" '") for choice in known.split(",")]
+            message = (
+                f"unknown {name} {got!r}{registry.nearest(got, choices) or ' (known: ' + ', '.join(choices) + ')'}"
+            )
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="recbole-diffmm",
         description="DiffMM and other multimodal recommenders inside RecBole.",
         epilog=_SETTINGS + _EXAMPLES,

@@ -204,7 +204,8 @@ def commit() -> dict[str, Any] | None:
     digest, top = head.splitlines()
     if Path(top).resolve() != PACKAGE.parent:  # an environment that lies inside some other repository
         return None
-    changes = _git(PACKAGE.parent, "status", "--porcelain", "--", PACKAGE.name, "properties")
+    # Code alone: what a run is set to stands in its record, and `tune` itself writes into properties/.
+    changes = _git(PACKAGE.parent, "status", "--porcelain", "--", PACKAGE.name)
     return {"hash": digest, "dirty": bool(changes)}
 
 

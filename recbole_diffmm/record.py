@@ -19,7 +19,7 @@ SCHEMA_VERSION = 3
 
 # What says where files lie, what is shown and how many users are scored at once cannot move a number: a run keeps its
 # name when these change.
-_NOT_IN_NAME = frozenset(
+NOT_IN_NAME = frozenset(
     {
         "checkpoint_dir",
         "config_files",
@@ -190,7 +190,7 @@ def plain_config(config: Any) -> dict[str, Any]:
 
 def run_name(config: Any) -> str:
     """Return ``<Model>-<dataset>-s<seed>-<hash8>``: the same configuration always has the same name."""
-    settings = {key: value for key, value in plain_config(config).items() if key not in _NOT_IN_NAME}
+    settings = {key: value for key, value in plain_config(config).items() if key not in NOT_IN_NAME}
     text = json.dumps(plain(settings), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{config['model']}-{config['dataset']}-s{config['seed']}-{digest}"
@@ -316,7 +316,8 @@ def load(path: Path) -> Record:
     version = content["schema_version"]
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"record {path}: has schema version {version}, this package reads {SCHEMA_VERSION}; move it away and run again"
+            f"record {path}: has schema version {version}, this package reads {SCHEMA_VERSION}; move it away and run "
+            "again"
         )
     try:
         record = Record.model_validate(content)

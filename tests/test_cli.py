@@ -373,3 +373,25 @@ def test_the_process_ends_with_two(repository: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: unknown model 'Nope'") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["leaderbord", "quick"], "error: unknown command 'leaderbord'; did you mean leaderboard?; see "),
+        (["leaderboard", "quick", "--workers", "x"], "error: argument --workers: invalid int value: 'x'; see "),
+        (["leaderboard", "--compare", "a.json"], "error: argument --compare: expected 2 arguments; see "),
+        (["leaderboard", "quick", "--workers", "0"], "error: --workers is 0; give at least 1"),
+        (["convert", "mmrec", "x", "--name", "y"], "error: unknown format 'mmrec' (known: diffmm); see "),
+    ],
+)
+def test_a_mistyped_command_ends_in_one_line(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as left:
+        code = int(left.code or 0)
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.startswith(line) and error.count("\n") == 1

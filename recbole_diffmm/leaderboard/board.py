@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import statistics as plain_statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +20,7 @@ from recbole_diffmm.leaderboard.manifest import Manifest
 from recbole_diffmm.leaderboard.manifest import Row as ManifestRow
 from recbole_diffmm.leaderboard.spec import Published
 from recbole_diffmm.leaderboard.statistics import Comparison, compare, intervals, smallest_difference
-from recbole_diffmm.record import Record, load
+from recbole_diffmm.record import NOT_IN_NAME, Record, load
 
 MATRIX_ROWS = 30
 
@@ -234,11 +236,18 @@ def gather(folder: Path, manifest: Manifest, data_path: Path = Path("dataset")) 
 
 
 def _row(folder: Path, entry: ManifestRow, data_path: Path) -> Row:
-    records, missing, failures = [], [], []
+    records: list[Record] = []
+    missing, failures = [], []
     for run in entry.runs:
         path = folder / f"{run.name}.json"
         if path.is_file():
-            records.append(load(path))
+            record = load(path)
+            if (record.model, record.dataset) != (entry.model, entry.dataset):
+                raise UserError(
+                    f"row {entry.label} is of {entry.model} on {entry.dataset}, and {path} is of {record.model} on "
+                    f"{record.dataset}; move it away and run the board again"
+                )
+            records.append(record)
             continue
         missing.append(run.name)
         failure = folder / f"{run.name}.failure.json"
@@ -252,7 +261,9 @@ def _row(folder: Path, entry: ManifestRow, data_path: Path) -> Row:
         notes.append("made by code that was not committed")
     if missing:
         notes.append(f"{len(missing)} of {len(entry.runs)} runs are missing" + (f": {failures[0]}" if failures else ""))
-    modalities = tuple(dict.fromkeys(name for record in records for name in record.modalities))
+    if len({json.dumps(record.versions, sort_keys=True) for record in records}) > 1:
+        notes.append("its runs were made with different versions of packages")
+    modalities = tuple(records[0].modalities) if records else ()
     return Row(entry.label, entry.model, modalities, entry.tuned, records, missing, failures, notes)
 
 
@@ -264,7 +275,28 @@ def _key(row: Row) -> tuple[str, ...]:
             f"row {row.label}: its runs differ in dataset, protocol, masking or selection; run the older ones again "
             "with --rerun_stale"
         )
+    first = row.records[0]
+    for record in row.records[1:]:
+        differing = [
+            *(["modalities"] if record.modalities != first.modalities else []),
+            *(["features"] if _features(record) != _features(first) else []),
+            *(key for key in sorted(record.config.keys() | first.config.keys()) if _set_apart(key, record, first)),
+        ]
+        if differing:
+            raise UserError(
+                f"row {row.label}: its runs {first.name} and {record.name} differ in {differing[0]}; runs of one row "
+                "differ in their seeds alone"
+            )
     return keys.pop()
+
+
+def _features(record: Record) -> dict[str, str]:
+    """The fingerprints of the features that a run used, by modality."""
+    return {name: record.data.features[name].hash for name in record.modalities if name in record.data.features}
+
+
+def _set_apart(key: str, a: Record, b: Record) -> bool:
+    return key != "seed" and key not in NOT_IN_NAME and a.config.get(key) != b.config.get(key)
 
 
 def _splits(row: Row) -> dict[int, str]:
@@ -283,6 +315,15 @@ def _group(folder: Path, key: tuple[str, ...], splits: dict[int, str], rows: lis
     if not all((*key, *splits.values())):
         raise UserError(f"a table needs dataset, split hash, protocol, masking and selection, got {key}")
     metrics = [metric.lower() for metric in manifest.metrics]
+    features: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        for name, digest in _features(row.records[0]).items():
+            other, theirs = features.setdefault(name, (row.label, digest))
+            if theirs != digest:
+                raise UserError(
+                    f"rows {other} and {row.label} read different features of the modality {name}; run the older one "
+                    "again with --rerun_stale"
+                )
     for row in rows:
         row.cells = {metric: _cell(row, metric) for metric in metrics}
     rows = sorted(rows, key=lambda row: -row.cells[metrics[0]].mean)
@@ -351,7 +392,8 @@ def _per_user(
         for record in row.records:
             assert record.per_user is not None
             n_users = record.per_user.n_users
-            for metric, of_run in read_per_user(folder / record.per_user.file, metrics).items():
+            file = folder / record.per_user.file
+            for metric, of_run in read_per_user(file, metrics, record.per_user.hash).items():
                 sums[metric] = sums.get(metric, 0.0) + of_run
         for metric, total in sums.items():
             values[metric][row.label] = total / len(row.records)
@@ -359,18 +401,26 @@ def _per_user(
     return complete, n_users
 
 
-def read_per_user(path: Path, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+def read_per_user(path: Path, metrics: Sequence[str], digest: str) -> dict[str, np.ndarray]:
     """Return one value a user of those `metrics` that a record's per-user file has; none without pyarrow.
 
+    Args:
+        path: The file.
+        metrics: Names as its columns have them.
+        digest: Its SHA-256, as the record says.
+
     Raises:
-        UserError: The file is missing or broken.
+        UserError: The file is missing, broken or not the one that the run wrote.
     """
     try:
         import pyarrow.parquet as pq
     except ImportError:
         return {}
     try:
-        file = pq.ParquetFile(path, memory_map=True)
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise UserError(f"per-user values {path} were edited since the run wrote them; put them back or run again")
+        file = pq.ParquetFile(io.BytesIO(content))
         names = [metric for metric in metrics if metric in file.schema_arrow.names]
         table = file.read(columns=names, use_threads=False)
     except (OSError, ValueError) as error:

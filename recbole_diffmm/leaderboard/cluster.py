@@ -70,10 +70,11 @@ def run_on_cluster(runs: Sequence[Planned], folder: Path, client: Any, progress:
                 progress.start(run) if "started" in message else progress.update(run, message)
 
         client.subscribe_topic(_TOPIC, told)
+        shares = _shares(client)
         # By a key of this call's own: an earlier or another one's run of that name may be on the scheduler still.
         call = uuid.uuid4().hex
         futures = {
-            client.submit(_run, request(run, Path()), run.name, pure=False, key=f"{run.name}-{call}"): run
+            client.submit(_run, request(run, Path()), run.name, shares, pure=False, key=f"{run.name}-{call}"): run
             for run in runs
         }
         try:
@@ -109,7 +110,16 @@ def _gather(future: Any, folder: Path) -> dict[str, str] | None:
     return None
 
 
-def _run(asked: dict[str, Any], name: str) -> dict[str, Any]:
+def _shares(client: Any) -> dict[str, int]:
+    """By a worker's address, how many runs go on at a time on its machine, other workers there included."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    by_host: dict[str, int] = {}
+    for worker in workers.values():
+        by_host[worker["host"]] = by_host.get(worker["host"], 0) + worker["nthreads"]
+    return {address: by_host[worker["host"]] for address, worker in workers.items()}
+
+
+def _run(asked: dict[str, Any], name: str, shares: dict[str, int]) -> dict[str, Any]:
     """On a worker: carry out one run in a process of its own, and return its files or why it failed."""
     from distributed import get_worker
 
@@ -122,7 +132,8 @@ def _run(asked: dict[str, Any], name: str) -> dict[str, Any]:
         return task is not None and task.state != "cancelled" and here.status.name not in {"closing", "closed"}
 
     here.log_event(_TOPIC, {"name": name, "started": True})
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // here.state.nthreads))
+    at_a_time = shares.get(here.address, here.state.nthreads)
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // at_a_time))
     with tempfile.TemporaryDirectory() as scratch:
         asked = {**asked, "settings": {**asked["settings"], "results_dir": scratch}}
         worker = WorkerProcess(WORKER, asked, {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"})

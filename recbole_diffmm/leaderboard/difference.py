@@ -21,16 +21,33 @@ def describe(first: Path, second: Path) -> str:
     """
     a, b = load(first), load(second)
     parts = [f"a: {first}\nb: {second}"]
+    apart = [name for name in ("dataset", "data", "split", "protocol", "masking") if _place(a)[name] != _place(b)[name]]
+    if apart:
+        parts.append(
+            f"NOT COMPARABLE: the runs differ in {', '.join(apart)}. Their numbers answer different questions, and "
+            "their difference is no result."
+        )
     changes = list(_changes(a, b))
     if changes:
         parts.append(tabulate(changes, headers=["what", "a", "b"], maxcolwidths=[None, 50, 50], disable_numparse=True))
     else:
         parts.append("The runs have the same configuration, data, code, versions and device.")
     parts.append(_metrics(a, b))
-    tested = _users(first, a, second, b)
+    tested = "" if apart else _users(first, a, second, b)
     if tested:
         parts.append(tested)
     return "\n\n".join(parts)
+
+
+def _place(record: Record) -> dict[str, str]:
+    """What two runs must share for their numbers to be held against each other."""
+    return {
+        "dataset": record.dataset,
+        "data": record.data.hash,
+        "split": record.data.split_hash,
+        "protocol": record.protocol,
+        "masking": record.masking,
+    }
 
 
 def _changes(a: Record, b: Record) -> Iterator[tuple[str, str, str]]:
@@ -92,13 +109,15 @@ def _users(first: Path, a: Record, second: Path, b: Record) -> str:
     from recbole_diffmm.leaderboard.statistics import compare
 
     metric = a.selection.rpartition(" ")[2].lower()
-    left = read_per_user(first.parent / a.per_user.file, [metric]).get(metric)
-    right = read_per_user(second.parent / b.per_user.file, [metric]).get(metric)
+    left = read_per_user(first.parent / a.per_user.file, [metric], a.per_user.hash).get(metric)
+    right = read_per_user(second.parent / b.per_user.file, [metric], b.per_user.hash).get(metric)
     if left is None or right is None:
         return ""
     found = compare({"a": left, "b": right}, [("b", "a")])["b", "a"]
     better, worse = int((right > left).sum()), int((right < left).sum())
+    seeds = "" if a.seed == b.seed else "; their seeds differ too"
     return (
         f"{metric} over {len(left):,} users: b is better for {better:,} and worse for {worse:,}; paired t-test "
-        f"p = {found.t:.3g}, Wilcoxon p = {found.wilcoxon:.3g} (two trained models, not two methods: seeds differ too)"
+        f"p = {found.t:.3g}, Wilcoxon p = {found.wilcoxon:.3g} (of two trained models, one run each, not of two methods"
+        f"{seeds})"
     )

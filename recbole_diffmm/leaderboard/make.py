@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard import manifest, plan
 from recbole_diffmm.leaderboard.manifest import Manifest
 from recbole_diffmm.leaderboard.progress import Progress
@@ -56,12 +57,15 @@ def make(
     """
     from recbole_diffmm.process import only_one
 
-    spec = load_spec(find_spec(given))
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers is {workers}; give at least 1")
+    path = find_spec(given)
+    spec = load_spec(path)
     folder = spec.folder
     with only_one(folder):
         words = tuning_words(spec)
         before = manifest.read(folder)
-        planned = plan.plan(tasks(spec), folder, before.names() if before else {})
+        planned = plan.plan(tasks(spec), folder, before.names() if before else {}, spec.metrics, str(path))
         board = manifest.build(spec, planned, words)
         manifest.write(folder, board)
         runs = plan.pending(planned, rerun_stale)
@@ -90,6 +94,8 @@ def _carry_out(
     progress = Progress(done, len(runs), shown)
     try:
         return carry_out(progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{progress}; the same command goes on") from None
     finally:
         progress.close()
 

@@ -15,6 +15,7 @@ from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard.spec import Task
 from recbole_diffmm.process import same_environment
 from recbole_diffmm.record import Record, load
+from recbole_diffmm.registry import nearest
 from recbole_diffmm.sources import property_folders, read_yaml
 
 # What a run of a board never does on its own; none of these keys is in a run's name.
@@ -65,7 +66,13 @@ def fingerprint(task: Task) -> str:
     return digest.hexdigest()
 
 
-def plan(tasks: Iterable[Task], folder: Path, known: Mapping[str, str]) -> list[Planned]:
+def plan(
+    tasks: Iterable[Task],
+    folder: Path,
+    known: Mapping[str, str],
+    metrics: Sequence[str] = (),
+    board: str = "the board",
+) -> list[Planned]:
     """Return the runs with their states.
 
     All configurations of new runs are checked here, before the first one trains.
@@ -74,9 +81,11 @@ def plan(tasks: Iterable[Task], folder: Path, known: Mapping[str, str]) -> list[
         tasks: The runs.
         folder: Where records lie.
         known: Names by fingerprint, as an earlier plan had them.
+        metrics: What every run must give, such as ``Recall@20``.
+        board: What errors call the board.
 
     Raises:
-        UserError: A configuration is wrong, or two rows come to the same run.
+        UserError: A configuration is wrong, gives no such metric, or two rows come to the same run.
     """
     for cached in (provenance.hash_file, _values):  # a notebook plans more than once, and files change in between
         cached.cache_clear()
@@ -84,24 +93,36 @@ def plan(tasks: Iterable[Task], folder: Path, known: Mapping[str, str]) -> list[
     rows: dict[str, Task] = {}
     for task in tasks:
         digest = fingerprint(task)
-        name = known.get(digest) or _name(task)
+        name = known.get(digest)
+        if name is None or not (folder / f"{name}.json").is_file():
+            name = _name(task, metrics, board)
         other = rows.setdefault(name, task)
         if other is not task:
-            raise UserError(f"{task} and {other} have the same configuration; leave one out or set it differently")
+            raise UserError(
+                f"{board}: {task} and {other} have the same configuration; leave one out or set it differently"
+            )
         state, why = _state(folder / f"{name}.json", task)
         planned.append(Planned(task, name, digest, state, why, digest in known))
     return planned
 
 
-def _name(task: Task) -> str:
-    from recbole_diffmm.config import Config
+def _name(task: Task, metrics: Sequence[str], board: str) -> str:
+    from recbole_diffmm.config import COMMAND_LINE, Config
     from recbole_diffmm.record import run_name
 
     try:
         with same_environment():
             config = Config(task.model, task.dataset, list(task.config_files), None, {**QUIET, **task.settings})
+        given = [f"{metric}@{k}" for metric in config["metrics"] for k in config["topk"]]
+        for metric in metrics:
+            if metric.lower() not in map(str.lower, given):
+                raise UserError(
+                    f"metrics names {metric}, which its runs do not give{nearest(metric, given)} "
+                    f"(settings: metrics and topk say what they give: {', '.join(given)})"
+                )
     except UserError as error:
-        raise UserError(f"{task}: {error}") from None
+        told = str(error).replace(COMMAND_LINE, "its settings")
+        raise UserError(f"{board}: {task}: {told}") from None
     return run_name(config)
 
 

@@ -20,7 +20,7 @@ class Progress:
     """
 
     def __init__(self, done: int, pending: int, shown: bool = True) -> None:
-        self._done, self._failed = done, 0
+        self._done, self._failed, self._of = done, 0, done + pending
         self._epochs: dict[str, int] = {}
         self._share: dict[str, float] = {}
         self._running: dict[str, str] = {}
@@ -34,6 +34,11 @@ class Progress:
             bar_format="{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left{postfix}",
         )
         self._show()
+
+    def __str__(self) -> str:
+        """`3 of 12 runs are done`, with how many have failed."""
+        told = f"{self._done} of {self._of} runs are done"
+        return told + (f", {self._failed} failed" if self._failed else "")
 
     def start(self, run: Planned) -> None:
         """A run has begun, or begun again where its worker died."""

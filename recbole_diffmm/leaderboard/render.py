@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from recbole_diffmm.leaderboard import manifest
+from recbole_diffmm.leaderboard import manifest, plan
 from recbole_diffmm.leaderboard.board import Board, all_records, gather
 from recbole_diffmm.leaderboard.views import html, latex, markdown, table_csv, words
 from recbole_diffmm.provenance import PACKAGE
-from recbole_diffmm.record import write_json, write_text
+from recbole_diffmm.record import load, write_json, write_text
 
 # Name of the file and what makes it.
 VIEWS: dict[str, Callable[[Board], str]] = {
@@ -42,7 +42,7 @@ def render(folder: Path, data_path: Path = Path("dataset"), only_if_changed: boo
     board_manifest = manifest.read(folder)
     if board_manifest is None:
         return None
-    stamp = _stamp(folder)
+    stamp = _stamp(folder, board_manifest, data_path)
     written = all((folder / name).is_file() for name in VIEWS)
     if only_if_changed and written and _read(folder / STAMP) == stamp:
         return None
@@ -55,9 +55,14 @@ def render(folder: Path, data_path: Path = Path("dataset"), only_if_changed: boo
     return board
 
 
-def _stamp(folder: Path) -> str:
-    """Fingerprint of what the views are made from: the records and failures as they lie there, and this code."""
+def _stamp(folder: Path, board_manifest: manifest.Manifest, data_path: Path) -> str:
+    """Fingerprint of what views are made from: records and failures, what has changed since, and this code."""
     digest = hashlib.sha256()
+    for entry in board_manifest.rows:
+        for run in entry.runs:
+            path = folder / f"{run.name}.json"
+            if path.is_file():
+                digest.update(f"{run.name} {plan.changed(load(path), data_path)}\n".encode())
     for file in sorted(folder.glob("*.json")):
         if file.name == SUMMARY:
             continue

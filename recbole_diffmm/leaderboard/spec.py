@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.registry import nearest
@@ -84,6 +84,13 @@ class Spec(_Part):
     reference: str = ""  # the row that others are tested against, besides the best
     tuning: Tuning | None = None
     published: tuple[Published, ...] = ()
+    _path: Path = PrivateAttr(default=Path())
+
+    @property
+    def given(self) -> str:
+        """What names this board in a command: its name where the property folders have it, and its file otherwise."""
+        folders = {(folder / "leaderboard").resolve() for folder in property_folders()}
+        return self.name if self._path.resolve().parent in folders else str(self._path)
 
     @field_validator("models", mode="before")
     @classmethod
@@ -179,13 +186,28 @@ def load_spec(path: Path) -> Spec:
         if key not in Spec.model_fields:
             raise UserError(f"unknown key {key!r} in {path}{nearest(key, Spec.model_fields, cutoff=0.3)}")
     try:
-        return Spec.model_validate(values)
+        spec = Spec.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
-        raise UserError(f"{path}: {place + ': ' if place else ''}{message}") from None
+        raise UserError(f"{path}: {_told(error)}") from None
+    spec._path = path
+    return spec
+
+
+# Keys of what stands in a list, by the list's key.
+_PARTS: dict[str, type[BaseModel]] = {"models": ModelEntry, "published": Published, "tuning": Tuning}
+
+
+def _told(error: ValidationError) -> str:
+    """The first thing wrong with a board, in the words of whoever wrote the YAML."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        key, part = str(first["loc"][-1]), _PARTS.get(str(first["loc"][0]), Spec)
+        return f"unknown key {key!r} in {'.'.join(map(str, first['loc'][:-1]))}{nearest(key, part.model_fields)}"
+    if first["type"] == "tuple_type":
+        return f"{place} must be a list such as [{first['input']}], got {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place + ': ' if place else ''}{message[:1].lower()}{message[1:]}"
 
 
 def tasks(spec: Spec) -> Iterator[Task]:

@@ -136,7 +136,8 @@ def intervals(values: np.ndarray, level: float = 1 - LEVEL, seed: int = 0) -> np
         counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float32)
         means[:, start : start + size] = centre + deviations @ counts.T / n
     tail = (1 - level) / 2
-    return np.quantile(means, [tail, 1 - tail], axis=1).T
+    # To the digits that float32 has everywhere: how a product is summed up differs from processor to processor.
+    return np.round(np.quantile(means, [tail, 1 - tail], axis=1).T, 6)
 
 
 def smallest_difference(differences: Sequence[np.ndarray]) -> float | None:

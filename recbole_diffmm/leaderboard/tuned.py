@@ -9,6 +9,7 @@ from typing import Any
 
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard.spec import ModelEntry, Spec, Tuning, config_files, find_file
+from recbole_diffmm.record import plain
 from recbole_diffmm.registry import nearest
 from recbole_diffmm.sources import read_yaml
 from recbole_diffmm.tuning.search import Search
@@ -31,29 +32,45 @@ def tuning_words(spec: Spec) -> dict[tuple[str, str], str]:
 
 
 def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
-    command = f"recbole-diffmm tune --board {spec.name}"
+    command = f"recbole-diffmm tune --board {spec.given}"
     name = spec.report_file(entry, dataset)
+    row = f"{entry.name} on {dataset}"
     try:
         report: dict[str, Any] = json.loads(Path(find_file(name)).read_text(encoding="utf-8"))
         budget, objective = report["budget"], str(report["objective"])
-        found, done = Tuning(trials=budget["trials"], minutes=budget["minutes"]), len(report["trials"])
-        best = report["best"]["settings"]
+        found, trials = Tuning(trials=budget["trials"], minutes=budget["minutes"]), report["trials"]
+        best, split = report["best"]["settings"], str(report["split_hash"])
+        spent = sum(trial["seconds"] or 0.0 for trial in trials) / 60
+        asked = report["model"], report["dataset"], report["settings"], report["config_files"]
     except UserError:
         raise UserError(
-            f"{entry.name} on {dataset} is not tuned ({name} is missing): {command}, or say `untuned: <why>` in its row"
+            f"{row} is not tuned ({name} is missing): {command}, or say `untuned: <why>` in its row"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{name} is no report of recbole-diffmm tune; delete it and tune again: {command}") from None
     if (found.trials, found.minutes) != (tuning.trials, tuning.minutes):
-        raise UserError(
-            f"{entry.name} on {dataset} was tuned with {_budget(found)}, the board states {_budget(tuning)} for all: "
-            f"{command}"
-        )
+        raise UserError(f"{row} was tuned with {_budget(found)}, the board states {_budget(tuning)} for all: {command}")
+    if len(trials) < tuning.trials and (tuning.minutes is None or spent < tuning.minutes):
+        raise UserError(f"{row} was tuned with {len(trials)} trials of {tuning.trials} alone ({name}): {command}")
+    settings = plain({**spec.settings, **entry.settings})
+    files = [Path(file).name for file in config_files(spec, entry, dataset)]
+    for what, then, now in zip(
+        ("model", "dataset", "settings", "config_files"), asked, (entry.model, dataset, settings, files), strict=True
+    ):
+        if then != now:
+            raise UserError(
+                f"{row} was tuned with {what} {then}, the board has {now} ({name}); tune it anew: {command}"
+            )
+    if not objective.startswith("validation "):
+        raise UserError(f"{row} was tuned on {objective} ({name}); only validation may choose: {command}")
+    both = sorted(best.keys() & settings.keys())
+    if both:
+        raise UserError(f"{row}: {both[0]} was tuned, and the board sets it too; leave it out of the board's settings")
     tuned = find_file(spec.tuned_file(entry, dataset))
     if read_yaml(Path(tuned)) != best:
         raise UserError(f"{tuned} is not what {name} found; put it back, or tune again: {command}")
-    most = f" (at most {_budget(tuning)} of training)" if tuning.minutes else ""
-    return f"{done} trials{most} on {objective}"
+    cost = f" in {spent:.0f} minutes, none begun after {tuning.minutes:g}" if tuning.minutes else ""
+    return f"{len(trials)} trials{cost}, on {objective} of split {split[:12]}"
 
 
 def _budget(tuning: Tuning) -> str:

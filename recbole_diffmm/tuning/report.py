@@ -102,7 +102,8 @@ def _at_edge(space: Mapping[str, Range], settings: Mapping[str, Any]) -> list[st
             continue
         low, high, x = limits.low, limits.high, float(value)
         share = math.log(x / low) / math.log(high / low) if limits.log else (x - low) / (high - low)
-        if share < 0.05 or share > 0.95:
+        # At zero there is nothing wider: such settings cannot be negative.
+        if (share < 0.05 and low != 0) or share > 0.95:
             found.append(name)
     return found
 

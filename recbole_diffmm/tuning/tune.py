@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from tqdm import tqdm
 
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.process import Job, carry_out, only_one, same_environment, slots
+from recbole_diffmm.provenance import code_hash
 from recbole_diffmm.record import run_name
+from recbole_diffmm.registry import get_model
 from recbole_diffmm.tuning.report import report, write_report, write_settings
 from recbole_diffmm.tuning.search import Search
 from recbole_diffmm.tuning.space import Range, load_space
@@ -65,6 +68,9 @@ def tune(
         raise UserError('tune needs Optuna, which is not installed; run: pip install "recbole-diffmm[tune]"') from None
     if search.trials < 1:
         raise UserError(f"--trials is {search.trials}; give at least 1")
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers is {workers}; give at least 1")
+    get_model(search.model)
     if search.minutes is not None and search.minutes <= 0:
         raise UserError(f"--minutes is {search.minutes:g}; give more than 0")
     space, source = load_space(search.model, search.space)
@@ -77,11 +83,16 @@ def tune(
             raise UserError(f"{source} searches {name}, which is set to {search.settings[name]!r}; leave one out")
     bigger = bool(config["valid_metric_bigger"])
     where = storage or str(reports / f"{search.name}.journal")
-    with only_one(reports):
+    with only_one(reports) if storage is None else nullcontext():  # a database is for several at a time
         if storage is None:  # nobody else is at work on it, and whoever was killed may have left it locked
             Path(f"{where}.lock").unlink(missing_ok=True)
         study = studies.open_study(where, search.name, bigger, search.seed, search.trials)
-        _same_question(study, {"question": _question(search, space), "configuration": run_name(config)}, where)
+        asked = {
+            "question": _question(search, space),
+            "configuration": run_name(config),
+            "code": code_hash(search.model),
+        }
+        _same_question(study, asked, where)
         if storage is None:  # elsewhere others may be at work on it
             studies.give_up_running(study)
         studies.enqueue_shipped(study, space, config)
@@ -100,6 +111,11 @@ def tune(
             raise UserError(
                 f"only {len(trials)} of {search.trials} trials of {search.name} ended "
                 f"({'; '.join(dict.fromkeys(watcher.reasons))}); the same command goes on"
+            )
+        splits = {trial.user_attrs["split_hash"] for trial in trials if "split_hash" in trial.user_attrs}
+        if len(splits) > 1:
+            raise UserError(
+                f"the data of {search.dataset} changed while {search.name} was tuned; delete {where} to begin anew"
             )
         winner = studies.best(trials, bigger)
         if winner is None:
@@ -128,6 +144,9 @@ def _question(search: Search, space: Mapping[str, Range]) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
 
+_CHANGED = {"question": "settings or ranges", "configuration": "settings", "code": "code"}
+
+
 def _same_question(study: Any, asked: Mapping[str, str], where: str) -> None:
     before = study.user_attrs
     for key, value in asked.items():
@@ -135,8 +154,8 @@ def _same_question(study: Any, asked: Mapping[str, str], where: str) -> None:
             study.set_user_attr(key, value)
         elif before[key] != value:
             raise UserError(
-                f"the study in {where} was begun with other settings or ranges; delete it to begin anew, or give "
-                "another --label"
+                f"the study in {where} was begun with other {_CHANGED[key]}; delete it to begin anew, or give another "
+                "--label"
             )
 
 

@@ -118,6 +118,7 @@ def test_a_run_records_its_slices_and_scores_without_each_modality():
     weighted = sum(part["n_users"] * part["metrics"]["recall@20"] for part in parts["users_by_history"])
     assert weighted / record["per_user"]["n_users"] == pytest.approx(result.test["recall@20"], abs=1e-6)
     assert parts["without_modality"].keys() == {"look", "sound", "smell"}
+    assert record["metrics"]["test"] not in parts["without_modality"].values()
     assert record["coverage_by_modality"].keys() == {"look", "sound", "smell"}
     assert record["modalities"] == ["look", "sound", "smell"]
     # scoring without a modality is what a loaded checkpoint gives without it, and leaves nothing behind

@@ -181,8 +181,59 @@ def test_a_missing_or_broken_per_user_file_is_told():
     board = write_board(FOLDER, {"BPR": 0.0, "Pop": 0.1}, seeds=[1])
     file = FOLDER / f"{board.rows[0].runs[0].name}.per_user.parquet"
     file.write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"per-user values .* cannot be read"):
+    with pytest.raises(UserError, match=r"per-user values .* were edited since the run wrote them"):
         _gather()
     file.unlink()
     with pytest.raises(UserError, match=r"per-user values .* cannot be read"):
         _gather()
+
+
+def test_runs_of_one_row_differ_in_their_seeds_alone():
+    board = write_board(FOLDER, {"DiffMM": 0.0}, seeds=[1, 2])
+    name = board.rows[0].runs[1].name
+    kept = records.read(FOLDER / f"{name}.json")
+    assert kept is not None
+    data = {**kept["data"], "features": {"smell": {"hash": digest("other"), "coverage": 0.9}}}
+    for change, what in (
+        ({"config": {**kept["config"], "learning_rate": 0.5}}, "learning_rate"),
+        ({"modalities": ["smell"]}, "modalities"),
+        ({"data": data}, "features"),
+    ):
+        records.write(FOLDER / f"{name}.json", {**kept, **change})
+        with pytest.raises(UserError, match=rf"row DiffMM: its runs .* differ in {what}; .* their seeds alone"):
+            _gather()
+    # where files lie and what is shown moves no number
+    records.write(FOLDER / f"{name}.json", {**kept, "config": {**kept["config"], "show_progress": True}})
+    assert len(_gather().groups[0].rows[0].records) == 2
+
+
+def test_rows_that_read_other_features_of_a_modality_share_no_table():
+    board = write_board(FOLDER, {"DiffMM": 0.1, "BPR": 0.0}, seeds=[1])
+    path = FOLDER / f"{board.rows[1].runs[0].name}.json"
+    kept = records.read(path)
+    assert kept is not None
+    data = {**kept["data"], "features": {"smell": {"hash": digest("other"), "coverage": 0.9}}}
+    records.write(path, {**kept, "data": data})
+    assert len(_gather().groups[0].rows) == 2  # it does not use them
+    records.write(path, {**kept, "data": data, "modalities": ["smell"]})
+    with pytest.raises(UserError, match=r"rows DiffMM and BPR read different features of the modality smell"):
+        _gather()
+
+
+def test_a_record_of_another_model_than_its_row_is_refused():
+    board = write_board(FOLDER, {"BPR": 0.0}, seeds=[1])
+    path = FOLDER / f"{board.rows[0].runs[0].name}.json"
+    kept = records.read(path)
+    assert kept is not None
+    records.write(path, {**kept, "model": "Pop"})
+    with pytest.raises(UserError, match=r"row BPR is of BPR on toy, and .* is of Pop on toy"):
+        _gather()
+
+
+def test_runs_with_other_versions_are_told_in_the_row():
+    board = write_board(FOLDER, {"BPR": 0.0}, seeds=[1, 2])
+    path = FOLDER / f"{board.rows[0].runs[0].name}.json"
+    kept = records.read(path)
+    assert kept is not None
+    records.write(path, {**kept, "versions": {"python": "3.12.1", "torch": "2.13.0"}})
+    assert _gather().groups[0].rows[0].notes == ["its runs were made with different versions of packages"]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -20,6 +21,7 @@ import pytest
 
 from recbole_diffmm.cli import main
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.leaderboard import cluster
 from recbole_diffmm.leaderboard.cluster import connect
 from recbole_diffmm.leaderboard.make import Made, make
 from recbole_diffmm.leaderboard.plan import Planned
@@ -216,3 +218,13 @@ def test_nothing_trains_on_when_nobody_waits_for_it(tmp_path: Path, monkeypatch:
         ended_by(lambda: os.kill(os.getpid(), signal.SIGINT), KeyboardInterrupt)
         line = ended_by(cluster.processes[0].kill, UserError)
         assert line.startswith("the connection to the Dask scheduler is lost") and "\n" not in line
+
+
+def test_cores_are_shared_by_all_workers_of_a_machine():
+    workers = {
+        "tcp://a:1": {"host": "a", "nthreads": 1},
+        "tcp://a:2": {"host": "a", "nthreads": 2},
+        "tcp://b:1": {"host": "b", "nthreads": 4},
+    }
+    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": workers})
+    assert cluster._shares(client) == {"tcp://a:1": 3, "tcp://a:2": 3, "tcp://b:1": 4}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from typing import Any
 import pytest
 
 from recbole_diffmm import provenance
+from recbole_diffmm.cli import main
 from recbole_diffmm.data import bundled
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard import manifest, plan, runner
 from recbole_diffmm.leaderboard.make import Made, make
 from recbole_diffmm.leaderboard.spec import load_spec, tasks
 from recbole_diffmm.process import Job, Watcher
+from recbole_diffmm.record import load
 from tests.leaderboard.boards import record, write_run
 from tests.leaderboard.test_spec import write
 
@@ -117,6 +120,47 @@ def test_changed_code_makes_the_records_of_its_models_stale(stand: Stand, monkey
     assert again == [] and made.stale == dict.fromkeys(done[:2], "the code of BPR has changed")
 
 
+def test_a_changed_feature_file_makes_a_record_stale(tmp_path: Path):
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "smell.npy").write_bytes(b"features")
+    digest = provenance.hash_file(tmp_path / "toy" / "smell.npy")
+    path = write_run(
+        tmp_path / "records", "BPR-toy-s1-00000000", data={**record()["data"], "files": {"smell.npy": digest}}
+    )
+    changes = plan.changed(load(path), tmp_path)
+    assert "smell.npy of toy changed" not in changes
+    provenance.hash_file.cache_clear()
+    (tmp_path / "toy" / "smell.npy").write_bytes(b"other")
+    assert "smell.npy of toy changed" in plan.changed(load(path), tmp_path)
+
+
+def test_what_became_stale_is_written_into_the_views(stand: Stand, capsys: pytest.CaptureFixture[str]):
+    assert main(["leaderboard", "b.yaml", "--workers", "1"]) == 0
+    assert "stale" not in (FOLDER / "board.md").read_text(encoding="utf-8")
+    assert main(["leaderboard", "b.yaml", "--workers", "1"]) == 0
+    assert "nothing has changed" in capsys.readouterr().out
+    with Path("dataset/toy/toy.test.inter").open("a", encoding="utf-8") as file:
+        file.write("user_00\titem_00\n")
+    assert main(["leaderboard", "b.yaml", "--workers", "1"]) == 0
+    assert "nothing has changed" not in capsys.readouterr().out
+    for view in ("board.md", "board.csv", "board.tex", "index.html"):
+        assert "toy.test.inter of toy changed since" in (FOLDER / view).read_text(encoding="utf-8").replace("\\_", "_")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "line"),
+    [
+        (["Recall@20", "Recal@10"], "metrics names Recal@10, which its runs do not give; did you mean Recall@10?"),
+        (["Hit@20"], "metrics names Hit@20, which its runs do not give"),
+    ],
+)
+def test_a_metric_that_runs_do_not_give_is_told_before_any_runs(metrics: list[str], line: str, stand: Stand):
+    write(BOARD, settings={"use_gpu": False}, metrics=metrics)
+    with pytest.raises(UserError, match=rf"b.yaml: .*{re.escape(line)}"):
+        stand.made()
+    assert stand.done == []
+
+
 def test_stale_runs_are_repeated_when_asked_and_the_old_records_kept(stand: Stand, monkeypatch: pytest.MonkeyPatch):
     _, done = stand.made()
     (FOLDER / f"{done[0]}.per_user.parquet").write_text("users", encoding="utf-8")
@@ -177,10 +221,13 @@ def test_two_rows_of_one_configuration_are_refused(stand: Stand):
 @pytest.mark.parametrize(
     ("row", "line"),
     [
-        ({"model": "BRP"}, "odd on toy, seed 1: unknown model 'BRP'; did you mean BPR?"),
-        ({"model": "BPR", "settings": {"epochs": "many"}}, "odd on toy, seed 1: epochs in "),
-        ({"model": "BPR", "settings": {"emb_size": 3}}, "odd on toy, seed 1: unknown key 'emb_size'"),
-        ({"model": "LightGCN", "settings": {"valid_metric": "Recal@20"}}, "odd on toy, seed 1: valid_metric is "),
+        ({"model": "BRP"}, "b.yaml: odd on toy, seed 1: unknown model 'BRP'; did you mean BPR?"),
+        ({"model": "BPR", "settings": {"epochs": "many"}}, "b.yaml: odd on toy, seed 1: epochs in "),
+        ({"model": "BPR", "settings": {"emb_size": 3}}, "b.yaml: odd on toy, seed 1: unknown key 'emb_size'"),
+        (
+            {"model": "LightGCN", "settings": {"valid_metric": "Recal@20"}},
+            "b.yaml: odd on toy, seed 1: valid_metric is ",
+        ),
     ],
 )
 def test_a_wrong_row_is_named_before_anything_trains(row: dict[str, Any], line: str, stand: Stand):
@@ -201,10 +248,10 @@ def test_a_board_on_unknown_data_is_refused_before_anything_trains(stand: Stand)
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ('{"schema_version": 2, "name"', "is no JSON; delete it and run again"),
-        ('{"schema_version": 99}', "has schema version 99, not "),
-        ("[]", "has schema version None, not "),
-        (json.dumps({"schema_version": 2}), "field required; delete it and run again"),
+        ('{"schema_version": 3, "name"', "is no JSON, so it is no record of a run, or one cut short"),
+        (json.dumps({"schema_version": 99, "metrics": {}, "curve": []}), "has schema version 99, this package reads 3"),
+        ("[]", "is no record of a run"),
+        (json.dumps({"schema_version": 3, "metrics": {}, "curve": []}), "field required; move it away and run again"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_told_in_one_line(text: str, line: str, stand: Stand):

@@ -165,7 +165,7 @@ def test_an_interrupted_board_goes_on_where_it_was(monkeypatch: pytest.MonkeyPat
         assert parent.stderr
         return code, parent.stderr.read().splitlines()[-1]
 
-    assert interrupted_by(signal.SIGINT) == (130, "stopped")
+    assert interrupted_by(signal.SIGINT) == (130, "stopped: 1 of 2 runs are done; the same command goes on")
     assert interrupted_by(signal.SIGKILL)[0] == -signal.SIGKILL
     made = make("b.yaml", workers=1, progress=False)
     assert made.done == 1 and not made.failures

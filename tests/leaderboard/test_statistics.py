@@ -94,3 +94,13 @@ def test_the_smallest_difference_has_the_power_that_it_says():
     power = TTestPower().power(found / difference.std(ddof=1), len(difference), 0.05)
     assert power == pytest.approx(0.8, abs=0.005)
     assert smallest_difference([]) is None
+
+
+def test_users_without_a_difference_say_nothing_in_wilcoxons_test():
+    generator = np.random.default_rng(3)
+    a = (generator.random(400) < 0.2).astype(float)
+    b = np.where(generator.random(400) < 0.1, 1 - a, a) + np.where(np.arange(400) < 20, 0.5, 0.0)
+    assert (a == b).sum() > 200
+    found = compare({"a": a, "b": b}, [("b", "a")])["b", "a"]
+    assert found.wilcoxon == pytest.approx(stats.wilcoxon(b, a, zero_method="wilcox", method="approx").pvalue)
+    assert found.wilcoxon != pytest.approx(stats.wilcoxon(b, a, zero_method="pratt", method="approx").pvalue)

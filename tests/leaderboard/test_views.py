@@ -7,16 +7,19 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from recbole_diffmm import UserError, provenance
+from recbole_diffmm import record as records
 from recbole_diffmm.cli import main
+from recbole_diffmm.leaderboard import manifest
 from recbole_diffmm.leaderboard.board import Board, gather
 from recbole_diffmm.leaderboard.render import render
 from recbole_diffmm.leaderboard.spec import Published
-from recbole_diffmm.leaderboard.views import latex, markdown, table_csv, terminal
+from recbole_diffmm.leaderboard.views import latex, markdown, table_csv, terminal, words
 from tests.leaderboard.boards import digest, record, write_board, write_run
 
 FOLDER = Path("results/board")
@@ -30,9 +33,9 @@ def _same_code(monkeypatch):
     monkeypatch.setattr(provenance, "code_hash", lambda model: digest("code"))
 
 
-def _board(**words) -> Board:
+def _board(**changes) -> Board:
     rows = {"DiffMM": 0.1, "LightGCN": 0.0999, "BPR": 0.05, "Pop": 0.0}
-    return gather(FOLDER, write_board(FOLDER, rows, reference="BPR", published=[PUBLISHED], **words))
+    return gather(FOLDER, write_board(FOLDER, rows, reference="BPR", published=[PUBLISHED], **changes))
 
 
 def test_every_table_carries_the_words_that_it_cannot_do_without():
@@ -101,7 +104,11 @@ def test_latex_is_balanced_and_marks_best_second_and_significance():
     text = latex.render(_board())
     for begin, end in ((r"\begin{table}", r"\end{table}"), (r"\begin{tabular}", r"\end{tabular}"), ("{", "}")):
         assert text.count(begin) == text.count(end) > 0
-    rows = {line.split("&")[0].strip(): line for line in text.splitlines() if line.endswith(r"\\")}
+    rows = {}
+    for line in text.splitlines():
+        if line.endswith(r"\\") and "&" in line:
+            rows.setdefault(line.split("&")[0].strip(), line)  # the first: published ones come after
+    assert (rows["DiffMM"] + rows["LightGCN"]).count(r"\underline") == 2
     assert rows["DiffMM"].count(r"\textbf") + rows["LightGCN"].count(r"\textbf") == 2
     assert r"$^{\circ}$" in rows["DiffMM"] + rows["LightGCN"]
     assert r"$^{*}$" in rows["Pop"]
@@ -164,7 +171,7 @@ def test_two_runs_are_told_apart(capsys):
 
 
 def test_what_cannot_be_compared_or_rendered_ends_in_one_line(capsys):
-    for arguments, words in (
+    for arguments, told in (
         (["--compare", "missing.json", "missing.json"], "record missing.json: no such file"),
         (["--render", "nowhere"], "nowhere holds no board.json"),
         ([], "give one of: a board"),
@@ -172,7 +179,7 @@ def test_what_cannot_be_compared_or_rendered_ends_in_one_line(capsys):
     ):
         assert main(["leaderboard", *arguments]) == 2
         error = capsys.readouterr().err
-        assert words in error
+        assert told in error
         assert error.count("\n") == 1
     Path("broken.json").write_text("{")
     with pytest.raises(UserError, match="no JSON"):
@@ -194,3 +201,46 @@ def test_views_are_written_anew_only_when_something_has_changed():
     assert render(FOLDER, only_if_changed=True) is not None
     assert (FOLDER / "board.md").is_file()
     assert render(Path("results/nothing")) is None
+
+
+def test_the_words_say_which_rows_read_which_modalities_and_how_long_they_trained():
+    write_board(FOLDER, {"DiffMM": 0.1, "BPR": 0.0}, reference="BPR")
+    found = manifest.read(FOLDER)
+    assert found is not None
+    for path in FOLDER.glob("BPR-toy-*.json"):
+        content = records.read(path)
+        assert content is not None
+        records.write(path, {**content, "config": {**content["config"], "epochs": 50, "stopping_step": 9}})
+    board = gather(FOLDER, found)
+    for text in (markdown.render(board), latex.render(board)):
+        assert "DiffMM: smell, text; the others: none" in text
+        assert "BPR: at most 50 epochs, patience 9" in text
+        assert "ot distinguishable from BPR in recall@20: no other row" in text
+
+
+def test_the_words_say_where_the_two_tests_disagree():
+    group = _board().groups[0]
+    tests = group.tests["recall@20"]
+    assert words.disagreement(group) == ""
+    group.tests["recall@20"] = replace(
+        tests, against_best={**tests.against_best, "Pop": replace(tests.against_best["Pop"], wilcoxon_holm=0.5)}
+    )
+    told = words.disagreement(group)
+    assert told.startswith("the tests disagree in recall@20") and "Pop (t-test " in told and "Wilcoxon 0.5)" in told
+
+
+def test_slices_say_how_many_users_they_are_a_mean_over():
+    assert "| 0 (15) | 1-4 (15) |" in markdown.render(_board())
+
+
+def test_latex_says_what_is_stale_missing_and_test_selected():
+    board = write_board(FOLDER, {"BPR": 0.1, "Pop": 0.0}, changes={"code": {**record()["code"], "hash": digest("old")}})
+    next(FOLDER.glob("Pop-toy-s1-*.json")).unlink()
+    text = latex.render(gather(FOLDER, board))
+    assert "stale: the code of BPR has changed since" in text and "1 of 3 runs are missing" in text
+    assert "BPR$^{1}$" in text
+    selected = {"epoch": 4, "metrics": {"recall@20": 0.777, "ndcg@20": 0.5}, "selected_on": "test Recall@20"}
+    metrics = {**record()["metrics"], "test_selected": selected}
+    board = write_board(FOLDER, {"BPR": 0.1}, changes={"metrics": metrics})
+    text = latex.render(gather(FOLDER, board))
+    assert "test-selected, the paper's protocol: no fair estimate" in text and "0.7770" in text

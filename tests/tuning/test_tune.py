@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -26,7 +27,7 @@ from recbole_diffmm.data import bundled
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard.spec import load_spec, tasks
 from recbole_diffmm.leaderboard.tuned import searches, tuning_words
-from recbole_diffmm.process import Job, Watcher
+from recbole_diffmm.process import Job, Watcher, only_one
 from recbole_diffmm.quick_start import Validation, validate
 from recbole_diffmm.sources import properties_dir
 from recbole_diffmm.trainer.base import RunTrainer
@@ -36,7 +37,7 @@ from recbole_diffmm.tuning import worker
 from recbole_diffmm.tuning.report import _at_edge
 from recbole_diffmm.tuning.search import Search
 from recbole_diffmm.tuning.space import Range
-from recbole_diffmm.tuning.tune import Found, tune
+from recbole_diffmm.tuning.tune import Found, _over, tune
 from tests.leaderboard.test_spec import write
 
 _SETTINGS = {"epochs": 4, "train_batch_size": 256, "use_gpu": False}
@@ -119,6 +120,13 @@ def test_a_search_ends_when_its_minutes_are_over(here: list[str]):
     assert len(here) == len(report()["trials"]) == 1
 
 
+def test_minutes_are_minutes():
+    search = replace(_SEARCH, minutes=2)
+    spent = [SimpleNamespace(user_attrs={"seconds": 60.0}), SimpleNamespace(user_attrs={"seconds": 59.0})]
+    assert not _over(search, spent)
+    assert _over(search, [*spent, SimpleNamespace(user_attrs={"seconds": 1.0})])
+
+
 @pytest.mark.parametrize("where", ["sqlite:///study.db", "elsewhere/study.journal"])
 def test_a_study_is_kept_where_it_is_asked_to_be(where: str, here: list[str]):
     first = found(storage=where)
@@ -152,7 +160,7 @@ def test_a_study_of_other_settings_is_not_gone_on_with(change: Callable[[], Sear
     search = replace(_SEARCH, config_files=("c.yaml",), trials=1)
     found(search)
     other = replace(change(), config_files=("c.yaml",), trials=2)
-    with pytest.raises(UserError, match=r"BPR-toy.journal was begun with other settings or ranges; delete it"):
+    with pytest.raises(UserError, match=r"BPR-toy.journal was begun with other settings( or ranges)?; delete it"):
         found(other)
     found(replace(other, label="again", trials=1))
     assert here == ["BPR-toy trial 0", "again-toy trial 0"] and len(trials()) == 1
@@ -413,8 +421,9 @@ def test_the_best_values_at_an_end_of_their_range_are_told():
     }
     middle = {"log": 0.01, "whole": 50, "choice": 2, "pair": 1, "words": "a"}
     assert _at_edge(space, middle) == []  # with two values each is an end, and words have none
-    for ends in ({"log": 1.2e-4, "whole": 99, "choice": 3}, {"log": 0.9, "whole": 1, "choice": 1}):
-        assert _at_edge(space, {**middle, **ends}) == ["log", "whole", "choice"]
+    assert _at_edge(space, {**middle, "log": 1.2e-4, "whole": 99, "choice": 3}) == ["log", "whole", "choice"]
+    # Below zero there is nothing that a wider range could hold.
+    assert _at_edge(space, {**middle, "log": 0.9, "whole": 1, "choice": 1}) == ["log", "choice"]
 
 
 def test_missing_optuna_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch):
@@ -436,9 +445,10 @@ def test_a_boards_rows_are_tuned_with_the_boards_budget(here: list[str], capsys:
         tuning_words(spec)
     assert main(["tune", "--board", "b.yaml", "--workers", "1"]) == 0
     assert len(here) == 4 and "BPR-toy: validation 0." in capsys.readouterr().out
+    split = report(Path("results/tuning/b/BPR-toy.json"))["split_hash"][:12]
     assert tuning_words(spec) == {
-        ("BPR", "toy"): "2 trials on validation Recall@20",
-        ("wide", "toy"): "2 trials on validation Recall@20",
+        ("BPR", "toy"): f"2 trials, on validation Recall@20 of split {split}",
+        ("wide", "toy"): f"2 trials, on validation Recall@20 of split {split}",
         ("Pop", "toy"): "not tuned: it has no settings",
     }
     assert report(Path("results/tuning/b/wide-toy.json"))["settings"] == {**_SETTINGS, "embedding_size": 128}
@@ -465,7 +475,58 @@ def test_a_boards_rows_are_tuned_with_the_boards_budget(here: list[str], capsys:
     with pytest.raises(UserError, match=r"BPR on toy was tuned with 2 trials, the board states 3 trials for all"):
         tuning_words(bigger)
     assert [search.name for search in searches(bigger, ["wide"])] == ["wide-toy"]
+    path = Path("results/tuning/b/BPR-toy.json")
+    whole = report(path)
+    for change, words in (
+        ({"trials": whole["trials"][:1]}, r"was tuned with 1 trials of 2 alone"),
+        ({"model": "LightGCN"}, r"was tuned with model LightGCN, the board has BPR"),
+        ({"dataset": "ml-100k"}, r"was tuned with dataset ml-100k, the board has toy"),
+        ({"settings": {**whole["settings"], "epochs": 9}}, r"was tuned with settings .*, the board has "),
+        ({"config_files": ["c.yaml"]}, r"was tuned with config_files \['c.yaml'\], the board has \[\]"),
+        ({"objective": "test Recall@20"}, r"was tuned on test Recall@20 .*; only validation may choose"),
+        ({"best": {**whole["best"], "settings": {"epochs": 2}}}, r"epochs was tuned, and the board sets it too"),
+    ):
+        path.write_text(json.dumps({**whole, **change}), encoding="utf-8")
+        with pytest.raises(UserError, match=rf"BPR on toy:? {words}"):
+            tuning_words(spec)
+    path.write_text(json.dumps({**whole, "budget": {**whole["budget"], "minutes": 1e-9}}), encoding="utf-8")
+    timed = load_spec(write(board, models=models, settings=_SETTINGS, tuning={"trials": 2, "minutes": 1e-9}))
+    with pytest.raises(UserError, match="wide on toy was tuned with 2 trials, the board states 2 trials or"):
+        tuning_words(timed)
     for broken in ("{", "[]", "null", "{}"):
         Path("results/tuning/b/BPR-toy.json").write_text(broken, encoding="utf-8")
         with pytest.raises(UserError, match=r"BPR-toy.json is no report of recbole-diffmm tune; delete it"):
             tuning_words(spec)
+
+
+def test_a_study_of_other_code_is_not_gone_on_with(here: list[str], monkeypatch: pytest.MonkeyPatch):
+    found(replace(_SEARCH, trials=1))
+    monkeypatch.setattr(tuning, "code_hash", lambda model: "c" * 64)
+    with pytest.raises(UserError, match=r"BPR-toy.journal was begun with other code; delete it"):
+        found(replace(_SEARCH, trials=2))
+
+
+def test_data_that_change_during_a_search_end_it(here: list[str]):
+    found(replace(_SEARCH, trials=1))
+    with Path("dataset/toy/toy.valid.inter").open("a", encoding="utf-8") as file:
+        file.write("user_00\titem_40\n")
+    with pytest.raises(UserError, match=r"the data of toy changed while BPR-toy was tuned"):
+        found(replace(_SEARCH, trials=2))
+
+
+def test_several_searches_at_a_time_share_a_database_and_not_a_journal(here: list[str]):
+    with only_one(Path("results/tuning")):
+        with pytest.raises(UserError, match="another leaderboard or tuning is at work"):
+            found(replace(_SEARCH, trials=1))
+        assert found(replace(_SEARCH, trials=1), storage="sqlite:///study.db").score > 0
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_workers_are_refused(workers: int, here: list[str]):
+    with pytest.raises(UserError, match=rf"--workers is {workers}; give at least 1"):
+        found(workers=workers)
+
+
+def test_an_unknown_model_names_the_nearest(here: list[str]):
+    with pytest.raises(UserError, match=r"unknown model 'BRP'; did you mean BPR\?"):
+        found(replace(_SEARCH, model="BRP"))

@@ -72,7 +72,8 @@ def significance(group: Group, metric: str) -> Figure | None:
         "significance",
         "Who can be told from whom",
         f"{metric} of the row at the left against the row below: paired t-test over users, Holm-corrected for all "
-        f"{len(tests.pairs)} pairs{cut}.",
+        f"{len(tests.pairs)} pairs{cut}. More pairs ask for more evidence: a row that the table, where all are tested "
+        "against the best alone, tells from it may not be told from it here.",
         [heat],
         {
             "xaxis": {**names_along, "tickangle": -35},

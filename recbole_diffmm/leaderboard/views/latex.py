@@ -51,18 +51,39 @@ def _table(board: Board, group: Group) -> str:
     ]
     for row in group.rows:
         cells = [_cell(row.cells[metric.lower()], metric.lower() in group.tests) for metric in board.metrics]
-        lines.append(" & ".join([escape(row.label), *cells]) + r" \\")
+        mark = "$^{1}$" if row.notes else ""
+        lines.append(" & ".join([escape(row.label) + mark, *cells]) + r" \\")
+    selected = words.test_selected(group, board.metrics)
+    if selected:
+        lines += [r"\midrule", _across(board, "test-selected, the paper's protocol: no fair estimate")]
+        lines += [" & ".join([escape(label), *(escape(cell) for cell in cells)]) + r" \\" for label, *cells in selected]
     if group.published:
-        lines.append(r"\midrule")
-        for entry in group.published:
-            cells = [
-                f"{entry.metrics[metric.lower()]:.4f}" if metric.lower() in entry.metrics else "--"
-                for metric in board.metrics
-            ]
-            what = f"{entry.model} (published: {entry.source}; {entry.protocol})"
-            lines.append(" & ".join([escape(what), *cells]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        # What they are once above them: a name of that length would be a column wider than the page.
+        kinds = dict.fromkeys((entry.source, entry.protocol) for entry in group.published)
+        for source, protocol in kinds:
+            lines += [r"\midrule", _across(board, f"published: {source}; {protocol}")]
+            for entry in group.published:
+                if (entry.source, entry.protocol) == (source, protocol):
+                    cells = [
+                        f"{entry.metrics[metric.lower()]:.4f}" if metric.lower() in entry.metrics else "--"
+                        for metric in board.metrics
+                    ]
+                    lines.append(" & ".join([escape(entry.model), *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    notes = [f"{row.label}: {'; '.join(row.notes)}" for row in group.rows if row.notes]
+    notes += [f"{label} has no run: {why}" for label, dataset, why in board.empty if dataset == group.dataset]
+    notes += [f"{row.label}: tuned, {row.tuned}" for row in group.rows if row.tuned]
+    notes += [told for told in (words.disagreement(group), words.reference(group), words.run_apart(group)) if told]
+    if notes:
+        told = ". ".join(escape(note[:1].upper() + note[1:]) for note in notes)
+        lines.append(rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {told}.}}")
+    lines.append(r"\end{table}")
     return "\n".join(lines)
+
+
+def _across(board: Board, text: str) -> str:
+    """A line over all columns."""
+    return rf"\multicolumn{{{1 + len(board.metrics)}}}{{p{{.9\linewidth}}}}{{\emph{{{escape(text)}}}}} \\"
 
 
 def _cell(cell: Cell, tested: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recbole_diffmm.leaderboard.board import Board, Cell, Group, over_seeds
+from recbole_diffmm.leaderboard.board import Board, Cell, Group
 from recbole_diffmm.leaderboard.views import words
 
 
@@ -63,6 +63,11 @@ def _legend(group: Group) -> str:
             kinds.setdefault(how, []).append(label)
         told = [f"{', '.join(map(_text, labels))}: {_text(how)}" for how, labels in kinds.items()]
         parts.append(f"Tuning: {'; '.join(told)}.")
+    parts += [
+        f"{_text(told[:1].upper() + told[1:])}."
+        for told in (words.disagreement(group), words.reference(group), words.run_apart(group))
+        if told
+    ]
     parts.append(f"Run on {_text(words.machines(group))}.")
     notes = [f"{_text(row.label)}: {_text('; '.join(row.notes))}" for row in group.rows if row.notes]
     if notes:
@@ -80,17 +85,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _test_selected(group: Group, metrics: Sequence[str]) -> str:
-    rows = []
-    for row in group.rows:
-        found = [record.metrics.test_selected for record in row.records if record.metrics.test_selected]
-        if not found:
-            continue
-        means = []
-        for metric in metrics:
-            values = [chosen.metrics.get(metric.lower()) for chosen in found]
-            known = [value for value in values if value is not None]
-            means.append(words.number(over_seeds(known)) if known else "-")
-        rows.append([_text(row.label), *means])
+    rows = [[_text(label), *cells] for label, *cells in words.test_selected(group, metrics)]
     return _pipe(["", *metrics], rows) if rows else ""
 
 
@@ -118,7 +113,9 @@ def _slices(group: Group, metric: str) -> list[str]:
         names = list(dict.fromkeys(name for of_row in found.values() for name in of_row))
         if names:
             rows = [[_text(label), *(_decimal(of_row.get(name)) for name in names)] for label, of_row in found.items()]
-            parts += [f"{metric}, {title}:", _pipe(["", *names], rows)]
+            sizes = _sizes(group, kind)
+            header = ["", *(f"{name} ({sizes[name]})" if name in sizes else name for name in names)]
+            parts += [f"{metric}, {title}, in brackets how many users it is a mean over:", _pipe(header, rows)]
     missing = {row.label: row.without(metric.lower()) for row in group.rows}
     names = list(dict.fromkeys(name for of_row in missing.values() for name in of_row))
     if names:
@@ -140,6 +137,19 @@ def _slices(group: Group, metric: str) -> list[str]:
             beyond,
         ]
     return parts
+
+
+def _sizes(group: Group, kind: str) -> dict[str, str]:
+    """Users of each group of a slice, a range where the seeds have splits of their own."""
+    found: dict[str, list[int]] = {}
+    for row in group.rows:
+        for record in row.records:
+            for part in getattr(record.slices, kind, ()):
+                found.setdefault(part.group, []).append(part.n_users)
+    return {
+        name: f"{min(of_name):,}" + (f" to {max(of_name):,}" if min(of_name) < max(of_name) else "")
+        for name, of_name in found.items()
+    }
 
 
 def _beyond(group: Group) -> str:

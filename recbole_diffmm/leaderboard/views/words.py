@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from recbole_diffmm.leaderboard.board import Cell, Group, Row
+from collections.abc import Sequence
+
+from recbole_diffmm.leaderboard.board import Cell, Group, Row, over_seeds
 from recbole_diffmm.leaderboard.statistics import LEVEL, POWER
 
 TIED = "°"
@@ -24,7 +26,7 @@ def facts(group: Group) -> list[tuple[str, str]]:
         ("dataset", group.dataset),
         ("users, items, interactions", f"{group.n_users:,}, {group.n_items:,}, {group.n_inter:,}"),
         ("split", group.split),
-        ("modalities", ", ".join(group.modalities) or "none"),
+        ("modalities", modalities(group)),
         ("protocol", group.protocol),
         ("epoch selected by", group.selection),
         ("masked at test", masked(group)),
@@ -41,6 +43,54 @@ def facts(group: Group) -> list[tuple[str, str]]:
                 )
             )
     return found
+
+
+def modalities(group: Group) -> str:
+    """Return which modalities the rows of a table read, once where all read the same."""
+    kinds: dict[str, list[str]] = {}
+    for row in group.rows:
+        kinds.setdefault(", ".join(row.modalities) or "none", []).append(row.label)
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    # Those without are the others.
+    told = [f"{', '.join(labels)}: {kind}" for kind, labels in kinds.items() if kind != "none"]
+    return "; ".join([*told, *(["the others: none"] if "none" in kinds else [])])
+
+
+def disagreement(group: Group) -> str:
+    """Return which rows the two tests judge differently against the best, by the first metric; empty if none."""
+    for metric, tests in list(group.tests.items())[:1]:
+        apart = [
+            f"{label} (t-test {found.t_holm:.3g}, Wilcoxon {found.wilcoxon_holm:.3g})"
+            for label, found in tests.against_best.items()
+            if (found.t_holm < LEVEL) != (found.wilcoxon_holm < LEVEL)
+        ]
+        if apart:
+            return f"the tests disagree in {metric} over whether users tell {tests.best} from {', '.join(apart)}"
+    return ""
+
+
+def reference(group: Group) -> str:
+    """Return which rows cannot be told from the board's reference by the first metric; empty without one."""
+    for metric, tests in list(group.tests.items())[:1]:
+        if not tests.reference or tests.reference == tests.best:
+            return ""
+        alike = [label for label, found in tests.against_reference.items() if not found.distinguishable]
+        return f"not distinguishable from {tests.reference} in {metric}: {', '.join(alike) or 'no other row'}"
+    return ""
+
+
+def run_apart(group: Group) -> str:
+    """Return what rows train with that the others do not: epochs at most and patience; empty where all are alike."""
+    kinds: dict[str, list[str]] = {}
+    for row in group.rows:
+        config = row.records[0].config
+        kinds.setdefault(f"at most {config.get('epochs')} epochs, patience {config.get('stopping_step')}", []).append(
+            row.label
+        )
+    if len(kinds) < 2:
+        return ""
+    return "; ".join(f"{', '.join(labels)}: {kind}" for kind, labels in kinds.items())
 
 
 def number(cell: Cell) -> str:
@@ -81,3 +131,19 @@ def machines(group: Group) -> str:
         for record in row.records
     )
     return f"{'; '.join(devices)}; code: {', '.join(commits)}"
+
+
+def test_selected(group: Group, metrics: Sequence[str]) -> list[list[str]]:
+    """Return rows of label and cells of the epochs that are best on test, as ``protocol: paper`` notes them."""
+    rows = []
+    for row in group.rows:
+        found = [record.metrics.test_selected for record in row.records if record.metrics.test_selected]
+        if not found:
+            continue
+        means = []
+        for metric in metrics:
+            values = [chosen.metrics.get(metric.lower()) for chosen in found]
+            known = [value for value in values if value is not None]
+            means.append(number(over_seeds(known)) if known else "-")
+        rows.append([row.label, *means])
+    return rows
