@@ -8,7 +8,15 @@ from recbole_diffmm.graph.adjacency import (
     symmetric_weight,
 )
 from recbole_diffmm.graph.dropout import drop_edges, sample_edges
-from recbole_diffmm.graph.edges import Edges, aggregate, order_edges, softmax_by_receiver
+from recbole_diffmm.graph.edges import (
+    Edges,
+    aggregate,
+    agreement,
+    kept_weight,
+    order_edges,
+    softmax_by_receiver,
+    undirected_keep,
+)
 from recbole_diffmm.graph.knn import (
     Neighbours,
     knn_graph,
@@ -24,9 +32,11 @@ __all__ = [
     "Neighbours",
     "SparseAdjacency",
     "aggregate",
+    "agreement",
     "bipartite_edges",
     "build_adjacency",
     "drop_edges",
+    "kept_weight",
     "knn_graph",
     "mean_over_layers",
     "mean_weight",
@@ -39,5 +49,6 @@ __all__ = [
     "softmax_by_receiver",
     "sum_over_layers",
     "symmetric_weight",
+    "undirected_keep",
     "unit_rows",
 ]

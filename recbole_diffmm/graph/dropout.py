@@ -15,7 +15,7 @@ def drop_edges(edge_index: Tensor, edge_weight: Tensor, keep: Tensor, edge_dropo
 
 
 def sample_edges(weight: Tensor, n_edges: int) -> Tensor:
-    """Return the places ``(n_edges,)`` of edges drawn without replacement with probabilities as ``weight (E,)``.
+    """Return the places ``(n_edges,)``, at most ``E``, of edges drawn without replacement, likely as ``weight (E,)``.
 
     The largest of ``log w + Gumbel noise`` are such a draw (Efraimidis and Spirakis, 2006; Vieira, 2014), of any number
     of edges: ``torch.multinomial`` takes at most ``2**24``.

@@ -52,6 +52,22 @@ def _starts(nodes: Tensor, n_nodes: int) -> Tensor:
     return torch.cumsum(counts, 0) - counts
 
 
+def undirected_keep(edges: Edges, drop_rate: float) -> Tensor:
+    """Return ``(E,)`` bool, both directions of an edge of a symmetric graph being kept or dropped together."""
+    draw = torch.rand(edges.receiver.shape, device=edges.receiver.device)
+    # Sorted by sender, an edge stands where its other direction stands when sorted by receiver.
+    draw = torch.where(edges.receiver < edges.sender, draw, draw[edges.by_sender])
+    return draw >= drop_rate
+
+
+def kept_weight(edges: Edges, keep: Tensor) -> Tensor:
+    r"""Return :math:`d_r^{-1/2} d_s^{-1/2}` ``(E,)`` of kept edges, degrees counted over them, and zero elsewhere."""
+    kept = keep.to(torch.float32)
+    degree = kept.new_zeros(edges.n_nodes).index_add(0, edges.receiver, kept)
+    inv_sqrt = degree.clamp(min=1).rsqrt()
+    return kept * inv_sqrt[edges.receiver] * inv_sqrt[edges.sender]
+
+
 class _Aggregate(torch.autograd.Function):
     """Weighted sums over incoming edges, differentiable in the rows and in the weights."""
 
@@ -81,7 +97,35 @@ def aggregate(edges: Edges, weight: Tensor, x: Tensor) -> Tensor:
 
     Gradients reach both ``weight`` and ``x``; with constant weights :func:`propagate` is faster.
     """
-    return _Aggregate.apply(edges, weight, x)
+    if weight.dtype.itemsize < 4:  # sums of half precision lose what they sum; as in `propagate`
+        weight = weight.float()
+    with torch.autocast(x.device.type, enabled=False):
+        return _Aggregate.apply(edges, weight, x.to(weight.dtype))
+
+
+class _Agreement(torch.autograd.Function):
+    """Inner products along edges that keep the node rows alone for the way back, and not two rows an edge."""
+
+    @staticmethod
+    def forward(ctx: Any, edges: Edges, x: Tensor) -> Tensor:
+        ctx.edges = edges
+        ctx.save_for_backward(x)
+        return (x[edges.receiver] * x[edges.sender]).sum(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+        edges: Edges = ctx.edges
+        (x,) = ctx.saved_tensors
+        grad, order = grad_outputs[0].contiguous(), edges.by_sender
+        to_receivers = weighted_sums(edges.sender, edges.starts, grad, x)
+        return None, to_receivers + weighted_sums(edges.receiver[order], edges.sender_starts, grad[order], x)
+
+
+def agreement(edges: Edges, x: Tensor) -> Tensor:
+    """Return the inner products ``(E,)`` of the rows of ``x (N, D)`` at both ends of each edge."""
+    with torch.autocast(x.device.type, enabled=False):
+        return _Agreement.apply(edges, x)
 
 
 def softmax_by_receiver(edges: Edges, logits: Tensor) -> Tensor:

@@ -29,13 +29,14 @@ def nearest_items(
 ) -> Neighbours:
     """Return the ``k`` nearest items of every item by the cosine of ``features (I, F)``.
 
-    Items whose features are all zero have none and are nobody's neighbours. Where fewer than ``k`` items remain, every
-    one of them is a neighbour. Time is one product of all features with themselves, memory a block of it.
+    Items whose features are all zero have none and are nobody's neighbours. Where fewer than ``k`` candidates are left,
+    all of them are neighbours, and what is missing has the cosine minus infinity. Time is one product of all features
+    with themselves, memory a block of it.
 
     Args:
         features: ``(I, F)`` rows of any length.
         k: number of neighbours.
-        include_self: whether an item is its own nearest, as published graphs have it.
+        include_self: whether an item is its own nearest, as published graphs have it, even among items just like it.
         candidates: ``(I,)`` bool, the items that may be neighbours; by default all.
     """
     unit = unit_rows(features.detach())
@@ -43,7 +44,7 @@ def nearest_items(
     rows = described.nonzero().squeeze(1)
     columns = (described if candidates is None else described & candidates).nonzero().squeeze(1)
     keys = unit if len(columns) == len(unit) else unit[columns]  # (C, F), not copied where it need not be
-    k = min(k, len(columns) if include_self else len(columns) - 1)
+    k = min(k, len(columns))
     if k < 1 or not len(rows):
         return Neighbours(rows[:0], rows.new_zeros(0, 0), unit.new_zeros(0, 0))
     # Where each item stands among the candidates, so that its similarity with itself can be struck out.
@@ -52,20 +53,21 @@ def nearest_items(
     nearest, cosine = [], []
     for block in rows.split(max(1, _BLOCK_ENTRIES // len(columns))):
         similarity = unit[block] @ keys.t()  # (b, C)
-        if not include_self:
-            own = place[block]
-            known = (own >= 0).nonzero().squeeze(1)
-            similarity[known, own[known]] = -torch.inf
+        own = place[block]
+        known = (own >= 0).nonzero().squeeze(1)
+        similarity[known, own[known]] = torch.inf if include_self else -torch.inf
         top = similarity.topk(k, dim=1)
         nearest.append(columns[top.indices])
-        cosine.append(top.values)
+        cosine.append(top.values.where(top.values < torch.inf, 1.0))
     return Neighbours(rows, torch.cat(nearest), torch.cat(cosine))
 
 
 def neighbour_edges(neighbours: Neighbours) -> tuple[Tensor, Tensor]:
-    """Return ``edge_index (2, n k)``, each item and one of its neighbours, and the cosines ``(n k,)``."""
+    """Return ``edge_index (2, E)``, each item and one of its neighbours, and the cosines ``(E,)``."""
     row = neighbours.items.repeat_interleave(neighbours.nearest.shape[1])
-    return torch.stack([row, neighbours.nearest.flatten()]), neighbours.cosine.flatten()
+    cosine = neighbours.cosine.flatten()
+    there = cosine > -torch.inf
+    return torch.stack([row, neighbours.nearest.flatten()])[:, there], cosine[there]
 
 
 def knn_graph(features: Tensor, k: int, weighting: Weighting) -> SparseAdjacency:
@@ -73,11 +75,12 @@ def knn_graph(features: Tensor, k: int, weighting: Weighting) -> SparseAdjacency
 
     Weights of ``uniform`` are :math:`1/\sqrt{r_i r_j}` with the number of neighbours as ``r``, so ``1/k`` (FREEDOM);
     those of ``cosine`` :math:`s_{ij}/\sqrt{q_i q_j}` with the cosine ``s`` and :math:`q_i` the sum of an item's
-    (LATTICE, MGCN). Neither is made symmetric. An item without features has an empty row.
+    (LATTICE, MGCN), negative ones counting as zero. Neither is made symmetric. An item without features has an empty
+    row.
     """
     neighbours = nearest_items(features, k)
     index, cosine = neighbour_edges(neighbours)
-    weight = torch.ones_like(cosine) if weighting == "uniform" else cosine
+    weight = torch.ones_like(cosine) if weighting == "uniform" else cosine.clamp(min=0)
     return build_adjacency(index, normalize_by_sums(index, weight, len(features)), len(features), symmetric=False)
 
 

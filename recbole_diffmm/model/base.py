@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
@@ -48,9 +49,8 @@ class RowRecommender(GeneralRecommender):
     config_class: ClassVar[type[ModelSettings]]
     input_type = InputType.PAIRWISE
     uses_modalities: ClassVar[bool] = False
-    ranks_cold_items: ClassVar[bool] = (
-        False  # whether an item without training interactions gets a score that means something
-    )
+    # Whether an item without training interactions gets a score that means something.
+    ranks_cold_items: ClassVar[bool] = False
     self_loops: ClassVar[bool] = False  # whether each node of :attr:`adj` is its own neighbour
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -168,8 +168,10 @@ class RowRecommender(GeneralRecommender):
 class MultimodalRecommender(RowRecommender):
     """A recommender that reads any number of item modalities.
 
-    A subclass's settings may hold ``normalize_features`` (each item's features are scaled to unit norm) and
-    ``train_features`` (they are parameters, as in some published code); without these fields, neither is done.
+    A subclass's settings may hold ``normalize_features`` (each item's features are scaled to unit norm, which
+    :attr:`unit_features` always asks for) and ``train_features`` (they are parameters, as in some published code);
+    without these fields, neither is done. An item without a modality has zeros there, which a projection's bias makes
+    the same row for all such items.
 
     Args:
         config: RecBole's configuration.
@@ -178,6 +180,9 @@ class MultimodalRecommender(RowRecommender):
 
     uses_modalities = True
     ranks_cold_items = True
+    unit_features: ClassVar[bool] = False  # whether the model always reads features scaled to unit norm
+    has_item_graph: ClassVar[bool] = False  # whether it builds graphs of the features as they were given
+    modality_order: Tensor  # (M,) their names' checksums
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -187,18 +192,40 @@ class MultimodalRecommender(RowRecommender):
                 "list its feature files under `modalities` in the dataset's YAML"
             )
         self.modality_names: tuple[str, ...] = tuple(dataset.modalities)
-        self._trains_features: bool = getattr(self.settings, "train_features", False)
+        self._trains_features = self.trains_features()
         for name, modality in dataset.modalities.items():
             features = modality.matrix[1:].clone()
-            if getattr(self.settings, "normalize_features", False):
+            if self.unit_features or getattr(self.settings, "normalize_features", False):
                 features = unit_rows(features)
             if self._trains_features:
                 self.register_parameter(f"features_{name}", nn.Parameter(features))
-                self.register_buffer(f"given_{name}", features.clone(), persistent=False)
+                if self.has_item_graph:
+                    self.register_buffer(f"given_{name}", features.clone(), persistent=False)
             else:
                 # Not persistent: the dataset brings them, and every checkpoint would carry them otherwise.
                 self.register_buffer(f"features_{name}", features, persistent=False)
+        # Parameters may follow the modalities' order: a state of another order would fit and score something else.
+        names = [zlib.crc32(name.encode()) for name in self.modality_names]
+        self.register_buffer("modality_order", torch.tensor(names))
         self.left_out: str | None = None  # the modality that `without` takes away, while it does
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load a state that was trained with the same modalities in the same order.
+
+        Raises:
+            UserError: it was not.
+        """
+        order = state_dict.get("modality_order", self.modality_order)
+        if not torch.equal(order.cpu(), self.modality_order.cpu()):
+            raise UserError(
+                "the checkpoint was trained with other modalities, or with these in another order, than "
+                f"{', '.join(self.modality_names)}; set use_modalities as it was then"
+            )
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+    def trains_features(self) -> bool:
+        """Whether features are parameters."""
+        return bool(getattr(self.settings, "train_features", False))
 
     def features(self, name: str) -> Tensor:
         """Features ``(I, F)`` of the modality ``name``."""
@@ -216,6 +243,8 @@ class MultimodalRecommender(RowRecommender):
 
         Its features are zero; a model that can leave a modality out of a sum does that instead, see :attr:`present`.
         """
+        if name not in self.modality_names:
+            raise UserError(f"there is no modality {name!r} to leave out, only {', '.join(self.modality_names)}")
         features = self.features(name).data
         kept = features.clone()
         features.zero_()
@@ -236,20 +265,21 @@ class MultimodalRecommender(RowRecommender):
         """The frozen graph ``(I, I)`` of nearest items in one modality, see :func:`knn_graph`."""
         return self.graph((name, k, weighting), lambda: knn_graph(self.given_features(name), k, weighting))
 
-    def shares(self, weight: Mapping[str, float] | None) -> dict[str, float]:
+    def shares(self, setting: str) -> dict[str, float]:
         """Return each modality's share of a sum over them, by name, adding up to one.
 
         Args:
-            weight: a number per modality, from a setting such as ``modality_weight``; None gives equal shares.
+            setting: the setting that holds a number per modality; where it holds none, shares are equal.
 
         Raises:
             UserError: it names a modality that is not used, leaves one out, or all its weights are zero.
         """
+        weight: Mapping[str, float] | None = getattr(self.settings, setting)
         if weight is None:
             return dict.fromkeys(self.modality_names, 1 / len(self.modality_names))
         if set(weight) != set(self.modality_names) or sum(weight.values()) == 0:
             raise UserError(
-                f"modality_weight={dict(weight)} must give each of the modalities {', '.join(self.modality_names)} "
+                f"{setting}={dict(weight)} must give each of the modalities {', '.join(self.modality_names)} "
                 "a weight, and not zero to all"
             )
         return {name: weight[name] / sum(weight.values()) for name in self.modality_names}

@@ -43,9 +43,11 @@ class BM3(MultimodalRecommender):
 
     .. math::
         \mathcal L = C(q X_u, \bar X_i) + C(q X_i, \bar X_u)
-        + c \sum_m \big[ C(q Z_m, \bar X_i) + C(q Z_m, \bar Z_m) \big] + w \lVert X \rVert, \quad Z_m = W_m f_m
+        + c \sum_m \big[ C(q Z_m, \bar X_i) + C(q Z_m, \bar Z_m) \big]
+        + \tfrac{w}{I} (\lVert X_u \rVert + \lVert X_i \rVert), \quad Z_m = W_m f_m
 
-    Scores are :math:`q(X_u)^T q(X_i)`: features act through training alone, and an item never trained on has none.
+    with norms of all rows, not squared. Scores are :math:`q(X_u)^T q(X_i)`: features act through training alone, and
+    those of an item that was never trained on not at all.
     """
 
     config_class = BM3Config

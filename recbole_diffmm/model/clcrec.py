@@ -48,6 +48,7 @@ class CLCRec(MultimodalRecommender):
     settings: CLCRecConfig
     input_type = InputType.POINTWISE
     loss_names = ("ranking", "alignment", "reg")
+    unit_features = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -63,7 +64,7 @@ class CLCRec(MultimodalRecommender):
 
     def encoded(self) -> Tensor:
         """Return :math:`g(f)` ``(I, D)`` of all items."""
-        return self.encoder(torch.cat([unit_rows(self.features(name)) for name in self.modality_names], dim=1))
+        return self.encoder(torch.cat([self.features(name) for name in self.modality_names], dim=1))
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return users ``(U, D)`` and items ``(I, D)``, cold items as their features have them."""
@@ -78,10 +79,12 @@ class CLCRec(MultimodalRecommender):
         encoded = self.encoded()
         content = encoded[items]
         target = torch.zeros_like(users)
+        nothing = torch.zeros(items.shape, dtype=torch.bool, device=items.device)
+        nothing[:, 1:] = ~self.negatives.has_any(users).unsqueeze(1)
         cosines = torch.einsum("bd,bnd->bn", unit_rows(ids[:, 0]), unit_rows(encoded)[items])
-        alignment = F.cross_entropy(cosines / s.temperature, target)
+        alignment = F.cross_entropy((cosines / s.temperature).masked_fill(nothing, -torch.inf), target)
         replaced = torch.rand(items.shape, device=items.device) < s.replaced_share
         scores = torch.einsum("bd,bnd->bn", user, torch.where(replaced.unsqueeze(2), content, ids))
-        ranking = F.cross_entropy(scores / s.temperature, target)
+        ranking = F.cross_entropy((scores / s.temperature).masked_fill(nothing, -torch.inf), target)
         lengths = 0.5 * (user.norm(dim=1).mean() + ids.norm(dim=2).mean())
         return (1 - s.alignment_share) * ranking, s.alignment_share * alignment, s.reg_weight * lengths

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from recbole_diffmm.graph import (
+    SparseAdjacency,
     build_adjacency,
     mean_over_layers,
     propagate,
@@ -28,7 +29,7 @@ class FREEDOMConfig(ModelSettings):
     n_item_layers: Layers = Field(1, description="propagation layers over the item-item graph")
     knn_k: PositiveInt = Field(10, description="nearest items of an item in the item-item graph, itself included")
     modality_weight: dict[str, Weight] | None = Field(
-        None, description="share of each modality in the item-item graph, by name; empty: equal shares"
+        None, description="share of each modality in the item-item graph, by name; none: equal shares"
     )
     edge_dropout: DropRate = Field(0.8, description="share of the user-item edges that an epoch leaves out")
     feature_weight: Weight = Field(0.0, description="weight of ranking by the projected features")
@@ -55,6 +56,7 @@ class FREEDOM(MultimodalRecommender):
     config_class = FREEDOMConfig
     settings: FREEDOMConfig
     loss_names = ("bpr", "feature_bpr")
+    has_item_graph = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -64,23 +66,36 @@ class FREEDOM(MultimodalRecommender):
         self.projections = nn.ModuleDict(
             {module_key(name): nn.Linear(self.features(name).shape[1], size) for name in self.modality_names}
         )
-        self.modality_share = self.shares(self.settings.modality_weight)
+        self.modality_share = self.shares("modality_weight")
+
+    def trains_features(self) -> bool:
+        """Whether features are parameters; without a loss on them they have no gradient."""
+        return super().trains_features() and self.settings.feature_weight > 0
 
     def on_epoch_start(self) -> None:
-        """Draw the edges that this epoch propagates over."""
+        """Forget the last epoch's edges."""
+        self._graphs.pop("epoch", None)
+
+    def _epoch_adj(self) -> SparseAdjacency:
+        """The edges that this epoch propagates over, drawn on first use."""
         if self.settings.edge_dropout == 0:
-            return
+            return self.adj
+        return self.graph("epoch", self._draw)
+
+    def _draw(self) -> SparseAdjacency:
         # The first half of the edges goes from users to items; their weights are what the draw goes by.
-        (users, items), weight = (part.chunk(2, dim=-1)[0] for part in self.edges(self_loops=False))
+        (users, items), weight = self.graph(
+            "to_items", lambda: tuple(part.chunk(2, dim=-1)[0] for part in self.edges(self_loops=False))
+        )
         kept = sample_edges(weight, max(1, round(len(users) * (1 - self.settings.edge_dropout))))
         row = torch.cat([users[kept], items[kept]])
         col = torch.cat([items[kept], users[kept]])
         weight = symmetric_weight(row, col, self.n_nodes)
-        self._graphs["epoch"] = build_adjacency(torch.stack([row, col]), weight, self.n_nodes, symmetric=True)
+        return build_adjacency(torch.stack([row, col]), weight, self.n_nodes, symmetric=True)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return users ``(U, D)`` and items ``(I, D)``, over this epoch's edges in training and over all otherwise."""
-        adj = self._graphs.get("epoch", self.adj) if self.training else self.adj
+        adj = self._epoch_adj() if self.training else self.adj
         rows = torch.cat([self.user_embedding, self.item_embedding])
         users, items = self.by_kind(mean_over_layers(adj, rows, self.settings.n_layers))
         similar: Tensor = self.item_embedding

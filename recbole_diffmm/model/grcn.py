@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_diffmm.graph import Edges, aggregate, order_edges, softmax_by_receiver, unit_rows
+from recbole_diffmm.graph import Edges, aggregate, agreement, order_edges, softmax_by_receiver, unit_rows
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import mean_bpr_loss
 from recbole_diffmm.model.settings import Layers, ModelSettings, Weight
@@ -34,7 +34,8 @@ class GRCN(MultimodalRecommender):
     a user's items of :math:`p_u^T c_i`. Then, in both directions with softmax over each node's edges,
     :math:`x' = x + \sum_j \alpha_j x_j` is the content row, and an edge's weight is
     :math:`\mathrm{relu}(\max_m \alpha_m\, conf_{sender, m})`. Ids are propagated over those weights and
-    their layers added up; rows are ids and content side by side, and the loss is BPR.
+    their layers added up; rows are ids and content side by side. The loss is BPR and the mean squares of a batch's ids
+    and preferences; the published code adds those of all users' preferences in its first modality.
 
     The published code's routing sends nothing to users, its edges pointing the other way: ``routing: false``.
     """
@@ -74,11 +75,11 @@ class GRCN(MultimodalRecommender):
         to_users, (both, _) = self.to_users(), self.ordered_edges()
         for _ in range(self.settings.n_routings if self.settings.routing else 0):
             rows = torch.cat([preference, content])
-            attention = softmax_by_receiver(to_users, _agreement(to_users, rows))
+            attention = softmax_by_receiver(to_users, agreement(to_users, rows))
             routed, _ = self.by_kind(aggregate(to_users, attention, rows))
             preference = unit_rows(preference + routed)
         rows = torch.cat([preference, content])
-        attention = softmax_by_receiver(both, _agreement(both, rows))
+        attention = softmax_by_receiver(both, agreement(both, rows))
         return rows + aggregate(both, attention, rows), attention
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
@@ -110,8 +111,3 @@ class GRCN(MultimodalRecommender):
         batch = torch.cat([user_ids[users], item_ids[positives], item_ids[negatives]])
         squares = [batch.square().mean(), *(part[users].square().mean() for part in self.preferences.values())]
         return bpr, self.settings.reg_weight * torch.stack(squares).sum()
-
-
-def _agreement(edges: Edges, rows: Tensor) -> Tensor:
-    """Inner products ``(E,)`` of the rows at both ends of each edge."""
-    return (rows[edges.receiver] * rows[edges.sender]).sum(dim=1)

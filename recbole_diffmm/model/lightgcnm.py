@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from recbole_diffmm.graph import mean_over_layers, unit_rows
+from recbole_diffmm.graph import mean_over_layers
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import mean_bpr_loss, norm_loss
 from recbole_diffmm.model.settings import Layers, ModelSettings, Weight
@@ -33,6 +33,7 @@ class LightGCNM(MultimodalRecommender):
     config_class = LightGCNMConfig
     settings: LightGCNMConfig
     loss_names = ("bpr", "reg")
+    unit_features = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -40,12 +41,15 @@ class LightGCNM(MultimodalRecommender):
         self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
         self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
         self.projections = nn.ModuleDict(
-            {module_key(name): nn.Linear(self.features(name).shape[1], size) for name in self.modality_names}
+            {
+                module_key(name): nn.Linear(self.features(name).shape[1], size, bias=False)
+                for name in self.modality_names
+            }
         )
 
     def item_rows(self) -> Tensor:
         """Items ``(I, D)`` as they enter the graph."""
-        projected = [self.projections[module_key(name)](unit_rows(self.features(name))) for name in self.present]
+        projected = [self.projections[module_key(name)](self.features(name)) for name in self.present]
         if not projected:
             return self.item_embedding
         return self.item_embedding + torch.stack(projected).mean(dim=0)

@@ -34,8 +34,8 @@ def mean_bpr_loss(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor
 def norm_loss(*rows: Tensor) -> Tensor:
     r"""Return :math:`\frac{1}{B} \sum \lVert X \rVert_F` over blocks ``X (B, D)``, RecBole's default ``EmbLoss``.
 
-    The norms are not squared, so that its gradient shrinks as the rows grow: a weight from a paper that squares them
-    does not carry over.
+    The norms are not squared: the gradient of each block has the same length however large the rows are, so that a
+    weight from a paper that squares them does not carry over.
     """
     return torch.stack([torch.linalg.vector_norm(block) for block in rows]).sum() / len(rows[-1])
 

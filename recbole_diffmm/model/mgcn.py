@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from recbole_diffmm.graph import mean_over_layers, propagate
+from recbole_diffmm.graph import SparseAdjacency, build_adjacency, mean_over_layers, propagate
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import half_squared_norm, in_batch_infonce, mean_bpr_loss
 from recbole_diffmm.model.settings import Layers, ModelSettings, Weight
@@ -42,12 +42,13 @@ class MGCN(MultimodalRecommender):
         side &= \tfrac{1}{M+1} \Big(c + \sum_m \sigma(G_m C) \odot (V_m - c)\Big)
 
     Final rows are :math:`C + side`; the loss is BPR, their norms, and InfoNCE of ``side`` against ``C``. The published
-    learning rate falls by .96 in 50 epochs; RecBole has no such schedule, and here it does not.
+    learning rate is multiplied by .96 every 50 epochs; RecBole has no such schedule, and here it stays.
     """
 
     config_class = MGCNConfig
     settings: MGCNConfig
     loss_names = ("bpr", "reg", "contrast")
+    has_item_graph = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -64,6 +65,16 @@ class MGCN(MultimodalRecommender):
         self.gates = nn.ModuleDict({key: nn.Sequential(nn.Linear(size, size), nn.Sigmoid()) for key in keys.values()})
         self.attention = nn.Sequential(nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False))
 
+    def _to_users(self) -> SparseAdjacency:
+        """The observed graph ``(N, N)`` with the edges that end at users alone."""
+
+        def build() -> SparseAdjacency:
+            index, weight = self.edges(self_loops=False)
+            to_users = index[0] < self.user_count
+            return build_adjacency(index[:, to_users], weight[to_users], self.n_nodes, symmetric=False)
+
+        return self.graph("to_users", build)
+
     def _modality_view(self, name: str) -> Tensor:
         """Rows :math:`V_m` ``(N, D)`` of one modality."""
         key = module_key(name)
@@ -71,9 +82,8 @@ class MGCN(MultimodalRecommender):
         graph = self.item_graph(name, self.settings.knn_k, "cosine")
         for _ in range(self.settings.n_item_layers):
             items = propagate(graph, items)
-        # Of a bipartite graph's product only the users are wanted, and only the items send.
         nothing = items.new_zeros(self.user_count, items.shape[1])
-        users, _ = self.by_kind(propagate(self.adj, torch.cat([nothing, items])))
+        users, _ = self.by_kind(propagate(self._to_users(), torch.cat([nothing, items])))
         return torch.cat([users, items])
 
     def views(self) -> tuple[Tensor, Tensor]:

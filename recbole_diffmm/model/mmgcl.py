@@ -9,10 +9,13 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_diffmm.graph import SparseAdjacency, mean_over_layers, unit_rows
+from recbole_diffmm.graph import SparseAdjacency, kept_weight, mean_over_layers, undirected_keep, unit_rows
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import mean_bpr_loss
 from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
+
+Channel = tuple[Tensor, Tensor]  # users (U, D) and items (I, D) of one graph
+_IDS = ""  # no modality has this name
 
 
 class MMGCLConfig(ModelSettings):
@@ -25,7 +28,8 @@ class MMGCLConfig(ModelSettings):
     edge_dropout: DropRate = Field(0.05, description="probability to drop an edge in the first view")
     node_dropout: DropRate = Field(0.05, description="probability to drop a node in the masked modality's graph")
     masking: dict[str, Weight] | None = Field(
-        None, description="how often each modality is the masked one, by name; empty: equally often"
+        None,
+        description="how often each modality is the masked one, by name; none: equally often",
     )
     views: Literal["paper", "published_code"] = Field(
         "paper", description="published_code: twice the first view, no second one and no challenging negatives"
@@ -47,6 +51,7 @@ class MMGCL(MultimodalRecommender):
     config_class = MMGCLConfig
     settings: MMGCLConfig
     loss_names = ("bpr", "contrast")
+    unit_features = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -58,62 +63,63 @@ class MMGCL(MultimodalRecommender):
         )
         width = (1 + len(self.modality_names)) * size
         self.read_user, self.read_item = nn.Linear(width, size), nn.Linear(width, size)
-        shares = self.shares(self.settings.masking)
+        shares = self.shares("masking")
         self.masking_share = torch.tensor([shares[name] for name in self.modality_names])
 
-    def _without_edges(self) -> SparseAdjacency:
-        """The observed graph with entries dropped; they stay as zeros, so that nothing is put together again."""
-        edges, weight = self.ordered_edges()
-        return edges.adjacency(F.dropout(weight, self.settings.edge_dropout))
+    def _with_dropped_edges(self) -> SparseAdjacency:
+        """The observed graph with edges dropped in both directions at once, normalised anew."""
+        edges, _ = self.ordered_edges()
+        # Dropped entries stay as zeros: the matrix need not be put together again.
+        return edges.adjacency(kept_weight(edges, undirected_keep(edges, self.settings.edge_dropout)))
 
-    def _without_nodes(self) -> SparseAdjacency:
-        """The observed graph with every edge of dropped nodes gone."""
-        edges, weight = self.ordered_edges()
-        kept = (torch.rand(self.n_nodes, device=weight.device) >= self.settings.node_dropout).to(weight.dtype)
-        return edges.adjacency(weight * kept[edges.receiver] * kept[edges.sender])
+    def _with_dropped_nodes(self) -> SparseAdjacency:
+        """The observed graph without the edges of dropped nodes, normalised anew."""
+        edges, _ = self.ordered_edges()
+        kept = torch.rand(self.n_nodes, device=edges.receiver.device) >= self.settings.node_dropout
+        return edges.adjacency(kept_weight(edges, kept[edges.receiver] & kept[edges.sender]))
 
-    def _channels(self, graphs: dict[str, SparseAdjacency] | None = None) -> list[tuple[Tensor, Tensor]]:
-        """Users ``(U, D)`` and items ``(I, D)`` per channel, ids first, over the given graphs or the observed one."""
-        channels = []
-        for name in (None, *self.modality_names):
-            start: Tensor = self.item_embedding
-            if name is not None:
-                start = self.projections[module_key(name)](unit_rows(self.features(name)))
-                if name == self.left_out:
-                    start = torch.zeros_like(start)
-            adj = self.adj if graphs is None else graphs.get(name or "", self.adj)
-            rows = torch.cat([self.user_embedding, start])
-            channels.append(self.by_kind(mean_over_layers(adj, rows, self.settings.n_layers)))
-        return channels
+    def _starts(self) -> dict[str, Tensor]:
+        """Items ``(I, D)`` as they enter the graphs: by id, and by each modality's name."""
+        starts: dict[str, Tensor] = {_IDS: self.item_embedding}
+        for name in self.modality_names:
+            projected = self.projections[module_key(name)](self.features(name))
+            starts[name] = torch.zeros_like(projected) if name == self.left_out else projected
+        return starts
 
-    def _read(self, channels: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        users = self.read_user(torch.cat([part[0] for part in channels], dim=1))
-        return users, self.read_item(torch.cat([part[1] for part in channels], dim=1))
+    def _channel(self, start: Tensor, adj: SparseAdjacency) -> Channel:
+        rows = torch.cat([self.user_embedding, start])
+        return self.by_kind(mean_over_layers(adj, rows, self.settings.n_layers))
+
+    def _read(self, channels: dict[str, Channel]) -> Channel:
+        users = self.read_user(torch.cat([part[0] for part in channels.values()], dim=1))
+        return users, self.read_item(torch.cat([part[1] for part in channels.values()], dim=1))
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return users ``(U, D)`` and items ``(I, D)``."""
-        return self._read(self._channels())
+        return self._read({name: self._channel(start, self.adj) for name, start in self._starts().items()})
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """Return the terms named in :attr:`loss_names` for a batch of (user, positive, negative)."""
         users, positives, negatives = self.triples(interaction)
-        user_rows, item_rows = self.embeddings()
+        starts = self._starts()
+        channels = {name: self._channel(start, self.adj) for name, start in starts.items()}
+        user_rows, item_rows = self._read(channels)
         bpr = mean_bpr_loss(user_rows[users], item_rows[positives], item_rows[negatives])
-        dropped = self._without_edges()
-        first = self._read(self._channels({"": dropped, **dict.fromkeys(self.modality_names, dropped)}))
+        dropped = self._with_dropped_edges()
+        first = self._read({name: self._channel(start, dropped) for name, start in starts.items()})
         contrast = self._contrast(first[0][users], first[1][positives])
         if self.settings.views == "published_code":
-            contrast = 2 * contrast
-        else:
-            contrast = contrast + self._masked_contrast(users, positives, negatives)
+            return bpr, self.settings.cl_weight * 2 * contrast
+        masked = self.modality_names[int(torch.multinomial(self.masking_share, 1))]
+        second = {**channels, masked: self._channel(starts[masked], self._with_dropped_nodes())}
+        contrast = contrast + self._masked_contrast(second, masked, users, positives, negatives)
         return bpr, self.settings.cl_weight * contrast
 
-    def _masked_contrast(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        masked = int(torch.multinomial(self.masking_share, 1))
-        channels = self._channels({self.modality_names[masked]: self._without_nodes()})
+    def _masked_contrast(
+        self, channels: dict[str, Channel], masked: str, users: Tensor, positives: Tensor, negatives: Tensor
+    ) -> Tensor:
         user_rows, item_rows = self._read(channels)
-        blocks = [part[1][positives] for part in channels]
-        blocks[1 + masked] = channels[1 + masked][1][negatives]
+        blocks = [items[negatives if name == masked else positives] for name, (_, items) in channels.items()]
         challenging = self.read_item(torch.cat(blocks, dim=1))  # (B, D)
         return self._contrast(user_rows[users], item_rows[positives], challenging)
 

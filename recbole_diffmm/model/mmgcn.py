@@ -57,7 +57,9 @@ class MMGCN(MultimodalRecommender):
     A modality's nodes are the users' preferences, which are learned, and the items' features, all scaled to unit norm.
     Features wider than ``hidden_size`` pass a linear map first, of any modality; the published code does so with
     images alone, whatever their width. Its concatenating layers are used, as it always uses them. With ``train_id:
-    false`` ids and preferences stay at their first values, and ``reg_weight`` changes nothing.
+    false`` ids and preferences stay at their first values, and ``reg_weight`` changes nothing. The loss is BPR and the
+    mean squares of a batch's ids and of all preferences, of every modality where the published code takes the first.
+    Without its only modality nothing is left to score by, and all items tie.
     """
 
     config_class = MMGCNConfig

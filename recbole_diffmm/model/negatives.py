@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class NegativeItems(nn.Module):
-    """Draws items uniformly from those that occur in training and that a user has no interaction with.
+    """Draws items uniformly from those that occur in training and that a user, if possible, has no interaction with.
 
     Each draw is exact and needs no second try: a number below the count of a user's negatives is moved past the user's
     own items, which a search in their sorted places tells.
@@ -39,6 +39,10 @@ class NegativeItems(nn.Module):
         self.register_buffer("warm", warm, persistent=False)
         self.register_buffer("starts", starts, persistent=False)
         self.register_buffer("counts", counts, persistent=False)
+
+    def has_any(self, users: Tensor) -> Tensor:
+        """Return ``(B,)`` bool, whether ``users (B,)`` have a negative item at all."""
+        return self.counts[users] < len(self.warm)
 
     def draw(self, users: Tensor, n_negatives: int) -> Tensor:
         """Return items ``(B, n_negatives)`` for ``users (B,)``, drawn with replacement.

@@ -21,7 +21,7 @@ class NeighbourhoodSettings(ModelSettings):
 
     knn_k: PositiveInt = Field(10, description="nearest items of the training split per item and modality")
     modality_weight: dict[str, Weight] | None = Field(
-        None, description="share of each modality in the similarity, by name; empty: equal shares"
+        None, description="share of each modality in the similarity, by name; none: equal shares"
     )
 
 
@@ -42,7 +42,7 @@ class NeighbourhoodRecommender(MultimodalRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.modality_share = self.shares(self.settings.modality_weight)
+        self.modality_share = self.shares("modality_weight")
         self.history = History(self.train_users, self.train_items, self.user_count, self.item_count)
         self.nothing = nn.Parameter(torch.zeros(1))  # RecBole's trainer wants a parameter
 
@@ -60,8 +60,12 @@ class NeighbourhoodRecommender(MultimodalRecommender):
 
         return self.graph(("nearest", name), build)
 
+    def modality_scores(self, name: str, histories: Tensor) -> Tensor:
+        """Return the summed cosines ``(I, B)`` of items and their nearest ones in ``histories (I, B)``."""
+        return propagate(self.nearest(name), histories)
+
     def content_scores(self, histories: Tensor) -> Tensor:
-        """Return the summed cosines ``(I, B)`` of items and their nearest ones in ``histories (I, B)``.
+        """Return the weighted mean ``(I, B)`` of :meth:`modality_scores` over modalities.
 
         A modality that is left out gives its share to the others.
         """
@@ -70,7 +74,7 @@ class NeighbourhoodRecommender(MultimodalRecommender):
         for name in self.present:
             if self.modality_share[name] > 0:
                 share = self.modality_share[name] / total
-                scores = torch.add(scores, propagate(self.nearest(name), histories), alpha=share)
+                scores = torch.add(scores, self.modality_scores(name, histories), alpha=share)
         return scores
 
     def calculate_loss(self, interaction: Any) -> Tensor:

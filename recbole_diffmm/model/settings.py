@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from recbole_diffmm.errors import UserError
 
-Weight = Annotated[float, Field(ge=0)]  # of a term of a loss or a sum
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # of a term of a loss or a sum
 Share = Annotated[float, Field(ge=0, le=1)]
 DropRate = Annotated[float, Field(ge=0, lt=1)]  # probability to drop
 Layers = Annotated[int, Field(ge=0)]

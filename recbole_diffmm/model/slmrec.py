@@ -21,8 +21,8 @@ class SLMRecConfig(ModelSettings):
     embedding_size: PositiveInt = Field(64, description="width D of all embeddings")
     n_layers: Layers = Field(3, description="propagation layers L")
     temperature: PositiveFloat = Field(0.2, description="temperature of the ranking loss")
-    ssl_weight: Weight = Field(0.1, description="weight of holding items' ids and modalities against each other")
-    ssl_temperature: PositiveFloat = Field(0.2, description="temperature of that")
+    cl_weight: Weight = Field(0.1, description="weight of holding items' ids and modalities against each other")
+    cl_temperature: PositiveFloat = Field(0.2, description="temperature of that")
     score: Literal["dot", "cosine"] = Field(
         "dot", description="what ranks: the inner product as published, or the cosine that is trained on"
     )
@@ -43,6 +43,7 @@ class SLMRec(MultimodalRecommender):
     settings: SLMRecConfig
     input_type = InputType.POINTWISE
     loss_names = ("ranking", "ssl")
+    unit_features = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -62,7 +63,7 @@ class SLMRec(MultimodalRecommender):
         starts: dict[str, Tensor] = {"ids": self.item_embedding}
         for name in self.modality_names:
             key = module_key(name)
-            starts[key] = self.projections[key](unit_rows(self.features(name)))
+            starts[key] = self.projections[key](self.features(name))
             if name == self.left_out:
                 starts[key] = torch.zeros_like(starts[key])
         return {
@@ -91,8 +92,8 @@ class SLMRec(MultimodalRecommender):
         ranking = in_batch_infonce(user_rows[users], item_rows[items], s.temperature)
         ids = self.heads["ids"](channels["ids"][1][items])
         found = [
-            in_batch_infonce(ids, self.heads[key](part[1][items]), s.ssl_temperature, cosine=False)
+            in_batch_infonce(ids, self.heads[key](part[1][items]), s.cl_temperature, cosine=False)
             for key, part in channels.items()
             if key != "ids"
         ]
-        return ranking, s.ssl_weight * torch.stack(found).sum()
+        return ranking, s.cl_weight * torch.stack(found).sum()

@@ -43,9 +43,9 @@ class VBPR(MultimodalRecommender):
         # gamma_u beside theta_u
         self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, 2 * size)))
         self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
-        self.projection = nn.Linear(sum(self.features(name).shape[1] for name in self.modality_names), size)
+        feat_dim = sum(self.features(name).shape[1] for name in self.modality_names)
+        self.projection = nn.Linear(feat_dim, size, bias=False)  # a bias would be the same for all items of a user
         nn.init.xavier_normal_(self.projection.weight)
-        nn.init.zeros_(self.projection.bias)
         if self.settings.biases:
             self.item_bias = nn.Parameter(torch.zeros(self.item_count, 1))
             self.feature_bias = nn.Parameter(torch.zeros(self.projection.in_features, 1))
