@@ -303,14 +303,14 @@ def _evaluate(given: Any, settings: list[str]) -> None:
 
 
 def _models(given: Any, _: list[str]) -> None:
-    from recbole_diffmm import registry
-    from recbole_diffmm.config import describe_model
-
     if given.name:
+        from recbole_diffmm.config import describe_model
+
         _say(describe_model(given.name))
         return
-    _say("recbole_diffmm: " + ", ".join(registry.own_model_names()))
-    _say("RecBole: " + ", ".join(registry.recbole_model_names()))
+    from recbole_diffmm.catalogue import catalogue, render
+
+    _say(render(catalogue()))
 
 
 def _doctor(_given: Any, _: list[str]) -> None:

@@ -37,7 +37,7 @@ class MMGCLConfig(ModelSettings):
 
 
 class MMGCL(MultimodalRecommender):
-    r"""Contrast of users and items within two augmented views of all modalities' graphs (SIGIR 2022).
+    r"""Contrast of users and items within two augmented views of all modalities' graphs (doi 10.1145/3477495.3532027).
 
     With :math:`X_c = \frac{1}{L+1} \sum_l A^l [E_u; Z_c]` for each channel ``c``, ids and projected normalised
     features, rows are a linear map of the channels side by side, one for users and one for items. Beside BPR, InfoNCE

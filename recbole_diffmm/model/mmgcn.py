@@ -52,7 +52,7 @@ class Convolution(nn.Module):
 
 
 class MMGCN(MultimodalRecommender):
-    """A graph network per modality, joined by ids' embeddings and averaged (ACM MM 2019).
+    """A graph network per modality, joined by ids' embeddings and averaged (ACM MM 2019, doi 10.1145/3343031.3351034).
 
     A modality's nodes are the users' preferences, which are learned, and the items' features, all scaled to unit norm.
     Features wider than ``hidden_size`` pass a linear map first, of any modality; the published code does so with

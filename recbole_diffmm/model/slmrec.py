@@ -1,4 +1,4 @@
-"""SLMRec: Self-Supervised Learning for Multimedia Recommendation (IEEE Transactions on Multimedia 2022)."""
+"""SLMRec: Self-Supervised Learning for Multimedia Recommendation (IEEE TMM 2022)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SLMRecConfig(ModelSettings):
 
 
 class SLMRec(MultimodalRecommender):
-    r"""A graph per modality and one of ids, fused and held against each other (IEEE TMM 2022).
+    r"""A graph per modality and one of ids, fused and held against each other (doi 10.1109/TMM.2022.3187556).
 
     With :math:`X_c = \frac{1}{L+1} \sum_l A^l [E_u; Z_c]` for each channel ``c``, ids and projected normalised
     features, and a linear map of all channels side by side for users and one for items, the ranking loss is InfoNCE of

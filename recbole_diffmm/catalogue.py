@@ -1,0 +1,119 @@
+"""Every model that can be run: its paper, what it reads, and what its settings were tuned on."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from recbole_diffmm import registry
+from recbole_diffmm.sources import property_folders
+
+OURS, THEIRS = "recbole_diffmm", "RecBole"
+
+# Where RecBole's own words about a model have another form than title, "in", venue and year, or there are none.
+_OTHERWISE: dict[str, tuple[str, str, int | None]] = {
+    "ADMMSLIM": ("ADMM SLIM: Sparse Recommendations for Many Users", "WSDM", 2020),
+    "AsymKNN": ("Efficient Top-N Recommendation for Very Large Scale Binary Rated Datasets", "RecSys", 2013),
+    "CDAE": ("Collaborative Denoising Auto-Encoders for Top-N Recommender Systems", "WSDM", 2016),
+    "ItemKNN": ("Efficient Top-N Recommendation for Very Large Scale Binary Rated Datasets", "RecSys", 2013),
+    "LINE": ("LINE: Large-scale Information Network Embedding", "WWW", 2015),
+    "Pop": ("the most popular items", "", None),
+    "Random": ("items at random", "", None),
+    "LightGCNM": ("LightGCN over ids and features, defined here for the row LightGCN-M of DiffMM's Table 1", "", None),
+    "ContentKNN": ("the nearest items by features, defined here", "", None),
+    "ContentEASE": ("EASE beside the nearest items by features, defined here", "", None),
+}
+_OWN = re.compile(r"^\w+: (?P<title>.+?) \((?P<venue>[^,()]+?) (?P<year>\d{4})\b.*\)")
+_RECBOLE = re.compile(r'"(?P<title>[^"]+?)[.,]?"\s*,? [Ii]n (?P<venue>[A-Z]\w+) (?P<year>\d{4})')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model.
+
+    Attributes:
+        name: Its class's.
+        package: Whose it is.
+        title: Its paper's, or what it does.
+        venue: Where the paper was published, empty without one.
+        year: When; None without a paper.
+        reads: ``interactions``, ``features``, or both.
+        multimodal: Whether it reads item modalities.
+        tuned: Boards and datasets that its settings were tuned for, such as ``quick/ml-100k``.
+    """
+
+    name: str
+    package: str
+    title: str
+    venue: str
+    year: int | None
+    reads: str
+    multimodal: bool
+    tuned: tuple[str, ...]
+
+
+def catalogue() -> list[Entry]:
+    """Return every model, this package's first."""
+    tuned = _tuned()
+    return [_entry(name, OURS if registry.is_own(name) else THEIRS, tuned) for name in registry.model_names()]
+
+
+def _entry(name: str, package: str, tuned: dict[str, list[str]]) -> Entry:
+    title, venue, year = _OTHERWISE.get(name) or _from_docstring(name, package)
+    multimodal = registry.is_multimodal(registry.get_model(name))
+    reads = "features" if name == "ContentKNN" else "interactions, features" if multimodal else "interactions"
+    return Entry(name, package, title, venue, year, reads, multimodal, tuple(tuned.get(name, ())))
+
+
+def _from_docstring(name: str, package: str) -> tuple[str, str, int | None]:
+    """What the first lines of a model's module say of its paper."""
+    if package == OURS:
+        folder, pattern = Path(__file__).parent / "model", _OWN
+    else:
+        spec = importlib.util.find_spec("recbole.model.general_recommender")
+        assert spec is not None and spec.origin is not None
+        folder, pattern = Path(spec.origin).parent, _RECBOLE
+    module = ast.parse((folder / f"{name.lower()}.py").read_text(encoding="utf-8"))
+    found = pattern.search(" ".join((ast.get_docstring(module) or "").split()))
+    assert found is not None, f"the docstring of {name}'s module names no paper"
+    return found["title"].rstrip("."), found["venue"], int(found["year"])
+
+
+def _tuned() -> dict[str, list[str]]:
+    """By model, the boards and datasets that `recbole-diffmm tune` has left settings for."""
+    names = sorted(registry.model_names(), key=len, reverse=True)
+    found: dict[str, list[str]] = {}
+    for folder in property_folders():
+        for path in sorted((folder / "tuned").rglob("*.yaml")):
+            name = next((name for name in names if path.stem.startswith(f"{name}-")), None)
+            if name is None:
+                continue  # a row with a label of its own
+            board = "" if path.parent.name == "tuned" else f"{path.parent.name}/"
+            place = f"{board}{path.stem.removeprefix(f'{name}-')}"
+            if place not in found.setdefault(name, []):
+                found[name].append(place)
+    return found
+
+
+def render(entries: list[Entry]) -> str:
+    """Return the catalogue as text, one table a package."""
+    parts = []
+    for package in (OURS, THEIRS):
+        rows = [
+            [
+                entry.name,
+                entry.title if len(entry.title) <= 68 else f"{entry.title[:65].rstrip()}...",
+                f"{entry.venue} {entry.year}" if entry.year else "-",
+                entry.reads,
+                ", ".join(entry.tuned) or "-",
+            ]
+            for entry in entries
+            if entry.package == package
+        ]
+        parts.append(f"{package}\n" + tabulate(rows, headers=["model", "paper", "", "reads", "tuned on"]))
+    return "\n\n".join(parts)

@@ -1,0 +1,67 @@
+"""Every model that can be run is listed with its paper, what it reads and what it was tuned on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recbole_diffmm import catalogue, registry
+from recbole_diffmm.catalogue import THEIRS, Entry, render
+from recbole_diffmm.sources import properties_dir, read_yaml
+
+
+@pytest.fixture(scope="module")
+def entries() -> dict[str, Entry]:
+    return {entry.name: entry for entry in catalogue.catalogue()}
+
+
+def test_every_model_is_listed_with_what_its_module_says_of_its_paper(entries: dict[str, Entry]) -> None:
+    assert list(entries) == registry.model_names()
+    for entry in entries.values():
+        assert entry.title and not entry.title.endswith(".")
+        assert (entry.year is None) == (entry.venue == "")
+        assert entry.year is None or 2001 <= entry.year <= 2026
+    papers = {name: (entry.venue, entry.year) for name, entry in entries.items()}
+    assert papers["DiffMM"] == ("ACM MM", 2024)
+    assert papers["VBPR"] == ("AAAI", 2016)
+    assert papers["LightGCN"] == ("SIGIR", 2020)
+    assert papers["Pop"] == ("", None)
+    assert entries["LightGCN"].title.startswith("LightGCN: Simplifying and Powering")
+
+
+def test_what_a_model_reads_is_what_its_class_says(entries: dict[str, Entry]) -> None:
+    for name, entry in entries.items():
+        assert entry.multimodal == registry.is_multimodal(registry.get_model(name)) == ("features" in entry.reads)
+    assert {entry.reads for entry in entries.values() if entry.package == THEIRS} == {"interactions"}
+    assert entries["HCCF"].reads == "interactions"
+
+
+def test_what_was_tuned_is_what_lies_there(entries: dict[str, Entry]) -> None:
+    files = {f"{path.parent.name}/{path.stem}" for path in (properties_dir() / "tuned").rglob("*.yaml")}
+    told = {
+        f"{board}/{name}-{dataset}"
+        for name, entry in entries.items()
+        for board, dataset in (place.split("/") for place in entry.tuned)
+    }
+    assert told == files
+    text = render(list(entries.values()))
+    assert "BPR" in text and "quick/ml-100k" in text
+
+
+@pytest.mark.parametrize("name", registry.own_model_names())
+def test_each_model_has_its_settings_and_ranges_that_its_configuration_takes(name: str) -> None:
+    from recbole_diffmm.config import Config
+    from recbole_diffmm.tuning.space import load_space
+
+    values = read_yaml(properties_dir() / "model" / f"{name}.yaml")
+    fields = registry.get_model(name).config_class.model_fields  # type: ignore[attr-defined]
+    # But for the switch of an ablation, which is no value to choose.
+    assert fields.keys() - values.keys() <= {"use_generated_graph"}, "every setting stands in the YAML"
+    space, source = load_space(name, None)
+    assert Path(source).name == f"{name}.yaml"
+    config = Config(name, "toy")
+    assert space.keys() <= config._known_keys()
+    for key, value in space.items():
+        for drawn in (value.values or (value.low, value.high)) if value.kind == "choice" else (value.low, value.high):
+            Config(name, "toy", config_dict={key: int(drawn) if value.kind == "int" else drawn})
