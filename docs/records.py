@@ -5,6 +5,7 @@ python docs/records.py
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,8 +19,9 @@ A run leaves one JSON file, `<Model>-<dataset>-s<seed>-<hash>.json`, written who
 nobody. Every table and page is made from these files. The name's hash is that of the resolved configuration, so that
 the same configuration always has the same name; what cannot move a number (folders, logging, GPU number) is not in it.
 
-Schema version {SCHEMA_VERSION}. A file is validated when it is written and when it is read; one of another version is
-refused. Made by `python docs/records.py` from `recbole_diffmm/record.py`.
+Schema version {SCHEMA_VERSION}. A file is validated when it is written and when it is read; one of another version, or
+one that was edited since, is refused: `checksum` is that of its content, `per_user.hash` that of the file beside it. A
+second run of the same configuration moves the first one's record to `earlier/`. Made by `python docs/records.py` from `recbole_diffmm/record.py`.
 
 `recbole-diffmm leaderboard` calls a record *stale* when `code.hash` is no longer that of the code at hand, or a file of
 `data.files` that is at hand has another hash. The code's hash covers what a run of that model imports of this package,
@@ -62,6 +64,8 @@ def _type(annotation: Any) -> str:
     for model in models:
         name = name.replace(f"{model.__module__}.{model.__name__}", model.__name__)
     name = name.replace("typing.", "").replace("NoneType", "null").replace("None", "null").replace("Literal", "one of ")
+    # Of an annotated type only the type is for readers: what it may be stands in the meaning.
+    name = re.sub(r"Annotated\[(\w+), FieldInfo\(.*?\)\](?=[,\]]|$)", r"\1", name)
     return name.replace("|", "or")
 
 

@@ -11,14 +11,28 @@ from pathlib import Path
 from recbole_diffmm.leaderboard import manifest
 from recbole_diffmm.leaderboard.board import gather
 from recbole_diffmm.leaderboard.views.markdown import table
+from recbole_diffmm.record import load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REGION = re.compile(r"<!-- board: ([\w-]+) -->\n.*?<!-- end of board -->", re.DOTALL)
+EDGES = re.compile(r"<!-- edges: ([\w-]+) -->.*?<!-- end of edges -->", re.DOTALL)
 
 
 def filled(readme: str) -> str:
     """Return the README's text with every region between its markers as the records have it."""
+    readme = EDGES.sub(lambda found: _edges(found[1]), readme)
     return REGION.sub(lambda found: _region(found[1]), readme)
+
+
+def _edges(name: str) -> str:
+    """How few and how many items the generated edges of an epoch reached in DiffMM's runs of a board."""
+    found = [
+        of_modality["distinct_items"]
+        for path in sorted((REPOSITORY / "results" / name).glob("DiffMM-*.json"))
+        for epoch in load(path).curve
+        for of_modality in epoch["diagnostics"].values()
+    ]
+    return f"<!-- edges: {name} -->between {min(found):.0f} and {max(found):,.0f}<!-- end of edges -->"
 
 
 def _region(name: str) -> str:

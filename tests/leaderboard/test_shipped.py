@@ -37,16 +37,21 @@ def test_a_board_names_models_and_ranges_that_exist(name):
 @pytest.mark.parametrize("name", SPACES)
 def test_every_range_is_of_a_setting_and_holds_what_is_shipped_or_says_why_not(name):
     space, _ = load_space(name)
-    if name == "NCL":
-        pytest.importorskip("faiss", reason="NCL comes with the extra ncl")
     config = Config(name, "toy", config_dict={"use_gpu": False})
     outside = set()
     for key, values in space.items():
         assert key in config._known_keys(), key
         if values.encode(config[key]) is None:
             outside.add(key)
-    # RecBole's BPR has no decay, which no logarithmic range can hold.
+    # RecBole has no decay, which no logarithmic range can hold.
     assert outside <= {"weight_decay"}
+
+
+def test_every_row_of_table1_is_run_and_published():
+    spec = load_spec(find_spec("table1"))
+    assert {entry.name for entry in spec.models} == {entry.model for entry in spec.published}
+    assert all(entry.metrics.keys() == {"recall@20", "ndcg@20", "precision@20"} for entry in spec.published)
+    assert not any(entry.untuned for entry in spec.models)
 
 
 def test_table1_has_every_row_of_the_paper_on_every_dataset():

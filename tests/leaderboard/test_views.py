@@ -126,11 +126,11 @@ def test_csv_has_a_line_a_row_and_metric_with_all_tests():
     (group,) = board.groups
     tests = group.tests["recall@20"]
     line = by_key["Pop", "recall@20"]
-    assert float(line["mean"]) == group.rows[-1].cells["recall@20"].mean
+    assert float(line["mean"]) == pytest.approx(group.rows[-1].cells["recall@20"].mean, rel=1e-5)
     found = tests.against_best["Pop"]
-    assert float(line["vs_best_t_holm"]) == found.t_holm
-    assert float(line["vs_best_wilcoxon_bh"]) == found.wilcoxon_bh
-    assert float(line["vs_reference_difference"]) == tests.against_reference["Pop"].difference
+    assert float(line["vs_best_t_holm"]) == pytest.approx(found.t_holm, rel=1e-5)
+    assert float(line["vs_best_wilcoxon_bh"]) == pytest.approx(found.wilcoxon_bh, rel=1e-5)
+    assert float(line["vs_reference_difference"]) == pytest.approx(tests.against_reference["Pop"].difference, rel=1e-5)
     assert line["split_hash"] == digest("split")
     assert by_key[tests.best, "recall@20"]["vs_best_t"] == ""
 

@@ -88,7 +88,7 @@ def render(board: Board) -> str:
                         **_comparison("vs_reference", tests.against_reference.get(row.label)),
                         "smallest_difference": tests.smallest,
                     }
-                writer.writerow({name: "" if value is None else value for name, value in line.items()})
+                writer.writerow({name: _written(value) for name, value in line.items()})
     return text.getvalue()
 
 
@@ -97,6 +97,11 @@ def _comparison(prefix: str, found: Comparison | None) -> dict[str, Any]:
         return {}
     names = ("difference", "t", "t_holm", "t_bh", "wilcoxon", "wilcoxon_holm", "wilcoxon_bh")
     return {f"{prefix}_{name}": getattr(found, name) for name in names}
+
+
+def _written(value: Any) -> Any:
+    """A value as it stands in a cell; numbers to digits that every processor's sums agree in."""
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _safe(text: str) -> str:
