@@ -21,7 +21,8 @@ the same configuration always has the same name; what cannot move a number (fold
 
 Schema version {SCHEMA_VERSION}. A file is validated when it is written and when it is read; one of another version, or
 one that was edited since, is refused: `checksum` is that of its content, `per_user.hash` that of the file beside it. A
-second run of the same configuration moves the first one's record to `earlier/`. Made by `python docs/records.py` from `recbole_diffmm/record.py`.
+second run of the same configuration moves the first one's record to `earlier/`. Made by `python docs/records.py` from
+`recbole_diffmm/record.py`.
 
 `recbole-diffmm leaderboard` calls a record *stale* when `code.hash` is no longer that of the code at hand, or a file of
 `data.files` that is at hand has another hash. The code's hash covers what a run of that model imports of this package,
