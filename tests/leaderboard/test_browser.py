@@ -191,6 +191,19 @@ def test_all_pictures_are_drawn_in_light_and_dark(tab):
     assert tab("return performance.getEntriesByType('resource').filter((r) => !r.name.startsWith('data:')).length") == 0
 
 
+def test_the_page_is_there_to_be_looked_at(tab, tmp_path):
+    """An empty window of this size takes some kilobytes; what it looks like is for people."""
+    for width, least in ((1280, 40_000), (390, 15_000)):
+        tab.emulate(width=width, height=900)
+        file = tmp_path / f"{width}.png"
+        assert tab.driver.save_screenshot(str(file))
+        assert file.stat().st_size > least
+    shown = "return getComputedStyle(document.querySelector('.board td.text')).display"
+    assert tab(shown) == "none"
+    tab.emulate(width=1280, height=900)
+    assert tab(shown) == "table-cell"
+
+
 @pytest.mark.parametrize("tab", ["study.html"], indirect=True)
 def test_the_page_of_a_search_draws_and_sorts(tab):
     for figure in tab("return [...document.querySelectorAll('[data-figure]')].map((plot) => plot.dataset.figure)"):

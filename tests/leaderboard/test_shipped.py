@@ -87,10 +87,10 @@ def test_the_readme_shows_the_records(repository):
     readme = (repository / "README.md").read_text()
     filled = runpy.run_path(str(repository / "docs" / "render_readme.py"))["filled"]
     assert filled(readme) == readme, "run python docs/render_readme.py"
-    assert readme.count("<!-- board: ") == 2
+    assert readme.count("<!-- board: ") == 3
 
 
-@pytest.mark.parametrize("name", ["quick", "tiktok-va"])
+@pytest.mark.parametrize("name", ["quick", "tiktok-va", "baby-unimodal"])
 def test_a_board_that_ships_is_whole(name, repository):
     """Every row has all its runs, tuned with the stated budget, by committed code, and nothing failed."""
     folder = repository / "results" / name

@@ -1,0 +1,91 @@
+"""Writes docs/models.md from the models' classes and from what was measured of them.
+
+python docs/models.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from recbole_diffmm.catalogue import OURS, Entry, catalogue
+from recbole_diffmm.registry import get_model
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MEASURED = REPOSITORY / "benchmarks" / "results" / "models-tiktok-cpu.json"
+
+HEADER = """# Models
+
+Every model of this package is one file in `recbole_diffmm/model/` and one YAML in `properties/model/`; its class's
+docstring has the formulas, the paper, and where the published code departs from it. RecBole's 33 general recommenders
+run beside them. `recbole-diffmm models` lists all, `recbole-diffmm models NAME` a model's settings.
+
+Any model takes any number of modalities. *Unseen items*: whether an item without training interactions gets a score
+that its features decide.
+
+| model | published | reads | unseen items | options where paper and published code differ |
+|---|---|---|---|---|
+"""
+
+# Settings that name a departure.
+OPTIONS = {
+    "BM3": "`train_features`",
+    "DiffMM": '`eval_graph`; README, "How DiffMM is set"',
+    "FREEDOM": "`train_features`",
+    "GRCN": "`routing`, `prune`",
+    "HCCF": "`activation`, `hyperedges`",
+    "LATTICE": "`train_features`",
+    "MGCN": "`train_features`",
+    "MMGCL": "`views`",
+    "MMGCN": "`train_id`",
+    "SLMRec": "`score`",
+    "VBPR": "`biases`, `normalize_features`",
+}
+
+COST = """
+## What they cost
+
+On TikTok with image and audio (9,308 users, 6,710 items, 59,541 training interactions), {threads} threads of
+{device}, one model after the other with the settings that it ships with: the median of epochs 2 to {epochs}, or
+building and fitting for what has none, and the peak memory of the process. *Times LightGCN* holds it against RecBole's LightGCN with two
+layers and the same batch of 2,048. Made by `{command}`
+([report](../benchmarks/results/models-tiktok-cpu.json)).
+
+| model | seconds | of | times LightGCN | peak MiB |
+|---|---:|---|---:|---:|
+"""
+
+# Why a model takes more than three times LightGCN's epoch.
+WHY: dict[str, str] = {}
+
+
+def text() -> str:
+    """Return the document."""
+    report = json.loads(MEASURED.read_text(encoding="utf-8"))
+    lines = [_described(entry) for entry in catalogue() if entry.package == OURS]
+    return HEADER + "\n".join(lines) + "\n" + _cost(report)
+
+
+def _described(entry: Entry) -> str:
+    kind: Any = get_model(entry.name)
+    published = f"{entry.venue} {entry.year}" if entry.year else "here"
+    unseen = "yes" if kind.ranks_cold_items else "no"
+    return f"| {entry.name} | {published} | {entry.reads} | {unseen} | {OPTIONS.get(entry.name, '-')} |"
+
+
+def _cost(report: dict[str, Any]) -> str:
+    rows = {row["model"]: row for row in report["models"] if "failed" not in row}
+    unit = rows["LightGCN"]["seconds"]
+    text = COST.format(**{key: report[key] for key in ("threads", "device", "epochs", "command")})
+    slow = []
+    for name, row in sorted(rows.items(), key=lambda item: item[1]["seconds"]):
+        ratio = row["seconds"] / unit
+        text += f"| {name} | {row['seconds']:.2f} | {row['of']} | {ratio:.1f} | {row['peak_mib']:,.0f} |\n"
+        if ratio > 3:
+            slow.append(f"- **{name}**: {WHY[name]}")
+    return text + "\n" + "\n".join(["Why some take more than three times LightGCN's epoch:", "", *slow]) + "\n"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("models.md").write_text(text(), encoding="utf-8")
