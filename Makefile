@@ -1,5 +1,5 @@
 # Two commands: `make run` trains and compares on the bundled data, `make test` runs the tests.
-# Both share one virtual environment, made with nothing but Python's own venv and pip.
+# Both share one virtual environment, made with nothing but Python's own venv and pip (`make setup` alone).
 #   another Python:    make run PYTHON=python3.12
 #   other settings:    make run ARGS="--dataset=toy --epochs=5"
 #   a CPU-only torch:  PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make run
@@ -13,11 +13,13 @@ STAMP := $(VENV)/.installed
 # Threads that wait without spinning: with another program on the same cores, spinning made an epoch ten times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run test lint format help
+.PHONY: setup run test lint format help
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+setup: $(STAMP)
 
 # LightGCN's learning rate is the better one of 0.001 and 0.005 by validation recall, and converges in a third of the time.
 run: $(STAMP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from recbole_diffmm.leaderboard.board import Cell, Group, Row, over_seeds
@@ -130,7 +131,9 @@ def machines(group: Group) -> str:
         for row in group.rows
         for record in row.records
     )
-    return f"{'; '.join(devices)}; code: {', '.join(commits)}"
+    versions = {json.dumps(record.versions, sort_keys=True) for row in group.rows for record in row.records}
+    apart = "; with different versions of packages" if len(versions) > 1 else ""
+    return f"{'; '.join(devices)}; code: {', '.join(commits)}{apart}"
 
 
 def test_selected(group: Group, metrics: Sequence[str]) -> list[list[str]]:
