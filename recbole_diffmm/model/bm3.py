@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import Field, PositiveInt
@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from recbole_diffmm.graph import mean_over_layers
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import norm_loss
-from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
+from recbole_diffmm.model.parts import FeatureSettings, embedding_table, linear_projections
+from recbole_diffmm.model.settings import DropRate, Layers, Weight
 
 
-class BM3Config(ModelSettings):
+class BM3Config(FeatureSettings):
     """Hyper-parameters of :class:`BM3`."""
 
     embedding_size: PositiveInt = Field(64, description="width D of all embeddings")
@@ -24,10 +25,6 @@ class BM3Config(ModelSettings):
     target_dropout: DropRate = Field(0.5, description="dropout on the rows that are to be predicted")
     reg_weight: Weight = Field(0.1, description="weight of the norms of all rows")
     cl_weight: Weight = Field(2.0, description="weight of the alignment of the modalities")
-    normalize_features: bool = Field(False, description="scale an item's features to unit norm")
-    train_features: bool = Field(
-        True, description="features are parameters, as in the published code; false: they stay as given"
-    )
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
@@ -59,15 +56,13 @@ class BM3(MultimodalRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         size = self.settings.embedding_size
-        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
-        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
+        self.user_embedding = embedding_table(self.user_count, size)
+        self.item_embedding = embedding_table(self.item_count, size)
         self.predictor = nn.Linear(size, size)
         nn.init.xavier_normal_(self.predictor.weight)
-        self.projections = nn.ModuleDict()
+        self.projections = linear_projections(self, size)
         for name in self.modality_names:
-            projection = nn.Linear(self.features(name).shape[1], size)
-            nn.init.xavier_normal_(projection.weight)
-            self.projections[module_key(name)] = projection
+            nn.init.xavier_normal_(cast(nn.Linear, self.projections[module_key(name)]).weight)
 
     def online_rows(self) -> tuple[Tensor, Tensor]:
         """Propagated users ``(U, D)`` and items ``(I, D)``, the latter with their embeddings added."""

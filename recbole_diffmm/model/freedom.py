@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_diffmm.graph import (
     SparseAdjacency,
@@ -18,10 +18,11 @@ from recbole_diffmm.graph import (
 )
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import mean_bpr_loss
-from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
+from recbole_diffmm.model.parts import FeatureSettings, embedding_table, linear_projections
+from recbole_diffmm.model.settings import DropRate, Layers, Weight
 
 
-class FREEDOMConfig(ModelSettings):
+class FREEDOMConfig(FeatureSettings):
     """Hyper-parameters of :class:`FREEDOM`."""
 
     embedding_size: PositiveInt = Field(64, description="width D of all embeddings")
@@ -33,10 +34,6 @@ class FREEDOMConfig(ModelSettings):
     )
     edge_dropout: DropRate = Field(0.8, description="share of the user-item edges that an epoch leaves out")
     feature_weight: Weight = Field(0.0, description="weight of ranking by the projected features")
-    normalize_features: bool = Field(False, description="scale an item's features to unit norm")
-    train_features: bool = Field(
-        True, description="features are parameters, as in the published code; false: they stay as given"
-    )
 
 
 class FREEDOM(MultimodalRecommender):
@@ -61,11 +58,9 @@ class FREEDOM(MultimodalRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         size = self.settings.embedding_size
-        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
-        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
-        self.projections = nn.ModuleDict(
-            {module_key(name): nn.Linear(self.features(name).shape[1], size) for name in self.modality_names}
-        )
+        self.user_embedding = embedding_table(self.user_count, size)
+        self.item_embedding = embedding_table(self.item_count, size)
+        self.projections = linear_projections(self, size)
         self.modality_share = self.shares("modality_weight")
 
     def trains_features(self) -> bool:

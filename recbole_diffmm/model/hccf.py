@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from recbole_diffmm.graph import SparseAdjacency, propagate
 from recbole_diffmm.model.base import RowRecommender
 from recbole_diffmm.model.losses import in_batch_infonce, mean_bpr_loss, squared_norm
+from recbole_diffmm.model.parts import embedding_table
 from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
 
 
@@ -53,8 +54,8 @@ class HCCF(RowRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         size, count = self.settings.embedding_size, self.settings.n_hyperedges
-        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
-        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
+        self.user_embedding = embedding_table(self.user_count, size)
+        self.item_embedding = embedding_table(self.item_count, size)
         if self.settings.hyperedges == "learned":
             self.user_hyperedges = nn.Parameter(nn.init.xavier_uniform_(torch.empty(size, count)))
             self.item_hyperedges = nn.Parameter(nn.init.xavier_uniform_(torch.empty(size, count)))

@@ -23,10 +23,11 @@ from recbole_diffmm.graph import (
 )
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import half_squared_norm, mean_bpr_loss
-from recbole_diffmm.model.settings import Layers, ModelSettings, Share, Weight
+from recbole_diffmm.model.parts import FeatureSettings, embedding_table, linear_projections
+from recbole_diffmm.model.settings import Layers, Share, Weight
 
 
-class LATTICEConfig(ModelSettings):
+class LATTICEConfig(FeatureSettings):
     """Hyper-parameters of :class:`LATTICE`."""
 
     embedding_size: PositiveInt = Field(64, description="width D of all embeddings")
@@ -35,10 +36,6 @@ class LATTICEConfig(ModelSettings):
     knn_k: PositiveInt = Field(10, description="nearest items of an item in an item-item graph, itself included")
     initial_share: Share = Field(0.9, description="share of the features' own graph, the rest being the learned one")
     reg_weight: Weight = Field(1e-5, description="weight of half the squared norms of a batch's final rows")
-    normalize_features: bool = Field(False, description="scale an item's features to unit norm")
-    train_features: bool = Field(
-        True, description="features are parameters, as in the published code; false: they stay as given"
-    )
 
 
 class LATTICE(MultimodalRecommender):
@@ -67,11 +64,9 @@ class LATTICE(MultimodalRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         size = self.settings.embedding_size
-        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
-        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
-        self.projections = nn.ModuleDict(
-            {module_key(name): nn.Linear(self.features(name).shape[1], size) for name in self.modality_names}
-        )
+        self.user_embedding = embedding_table(self.user_count, size)
+        self.item_embedding = embedding_table(self.item_count, size)
+        self.projections = linear_projections(self, size)
         self.modal_weight = nn.Parameter(torch.full((len(self.modality_names),), 1 / len(self.modality_names)))
 
     @property

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_diffmm.graph import mean_over_layers
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import mean_bpr_loss, norm_loss
+from recbole_diffmm.model.parts import embedding_table, linear_projections
 from recbole_diffmm.model.settings import Layers, ModelSettings, Weight
 
 
@@ -38,14 +39,9 @@ class LightGCNM(MultimodalRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         size = self.settings.embedding_size
-        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
-        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
-        self.projections = nn.ModuleDict(
-            {
-                module_key(name): nn.Linear(self.features(name).shape[1], size, bias=False)
-                for name in self.modality_names
-            }
-        )
+        self.user_embedding = embedding_table(self.user_count, size)
+        self.item_embedding = embedding_table(self.item_count, size)
+        self.projections = linear_projections(self, size, bias=False)
 
     def item_rows(self) -> Tensor:
         """Items ``(I, D)`` as they enter the graph."""

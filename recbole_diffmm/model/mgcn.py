@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from recbole_diffmm.graph import SparseAdjacency, build_adjacency, mean_over_layers, propagate
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import half_squared_norm, in_batch_infonce, mean_bpr_loss
-from recbole_diffmm.model.settings import Layers, ModelSettings, Weight
+from recbole_diffmm.model.parts import FeatureSettings, embedding_table, linear_projections
+from recbole_diffmm.model.settings import Layers, Weight
 
 
-class MGCNConfig(ModelSettings):
+class MGCNConfig(FeatureSettings):
     """Hyper-parameters of :class:`MGCN`."""
 
     embedding_size: PositiveInt = Field(64, description="width D of all embeddings")
@@ -24,10 +25,6 @@ class MGCNConfig(ModelSettings):
     reg_weight: Weight = Field(1e-4, description="weight of half the squared norms of a batch's final rows")
     cl_weight: Weight = Field(0.01, description="weight of the contrastive loss")
     temperature: PositiveFloat = Field(0.2, description="temperature of the contrastive loss")
-    normalize_features: bool = Field(False, description="scale an item's features to unit norm")
-    train_features: bool = Field(
-        True, description="features are parameters, as in the published code; false: they stay as given"
-    )
 
 
 class MGCN(MultimodalRecommender):
@@ -53,12 +50,10 @@ class MGCN(MultimodalRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         size = self.settings.embedding_size
-        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
-        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
+        self.user_embedding = embedding_table(self.user_count, size)
+        self.item_embedding = embedding_table(self.item_count, size)
         keys = {name: module_key(name) for name in self.modality_names}
-        self.projections = nn.ModuleDict(
-            {key: nn.Linear(self.features(name).shape[1], size) for name, key in keys.items()}
-        )
+        self.projections = linear_projections(self, size)
         self.purifiers = nn.ModuleDict(
             {key: nn.Sequential(nn.Linear(size, size), nn.Sigmoid()) for key in keys.values()}
         )

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from recbole_diffmm.graph import SparseAdjacency, kept_weight, mean_over_layers, undirected_keep, unit_rows
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import mean_bpr_loss
+from recbole_diffmm.model.parts import embedding_table, linear_projections
 from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
 
 Channel = tuple[Tensor, Tensor]  # users (U, D) and items (I, D) of one graph
@@ -56,11 +57,9 @@ class MMGCL(MultimodalRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         size = self.settings.embedding_size
-        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
-        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
-        self.projections = nn.ModuleDict(
-            {module_key(name): nn.Linear(self.features(name).shape[1], size) for name in self.modality_names}
-        )
+        self.user_embedding = embedding_table(self.user_count, size)
+        self.item_embedding = embedding_table(self.item_count, size)
+        self.projections = linear_projections(self, size)
         width = (1 + len(self.modality_names)) * size
         self.read_user, self.read_item = nn.Linear(width, size), nn.Linear(width, size)
         shares = self.shares("masking")

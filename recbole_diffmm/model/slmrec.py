@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recbole_diffmm.graph import mean_over_layers, unit_rows
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import in_batch_infonce
+from recbole_diffmm.model.parts import embedding_table, linear_projections
 from recbole_diffmm.model.settings import Layers, ModelSettings, Weight
 
 
@@ -48,12 +49,10 @@ class SLMRec(MultimodalRecommender):
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         size = self.settings.embedding_size
-        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, size)))
-        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
+        self.user_embedding = embedding_table(self.user_count, size)
+        self.item_embedding = embedding_table(self.item_count, size)
         keys = {name: module_key(name) for name in self.modality_names}
-        self.projections = nn.ModuleDict(
-            {key: nn.Linear(self.features(name).shape[1], size) for name, key in keys.items()}
-        )
+        self.projections = linear_projections(self, size)
         self.heads = nn.ModuleDict({key: nn.Linear(size, size) for key in ("ids", *keys.values())})
         width = (1 + len(keys)) * size
         self.user_fusion, self.item_fusion = nn.Linear(width, size), nn.Linear(width, size)
