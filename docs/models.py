@@ -13,6 +13,7 @@ from recbole_diffmm.catalogue import OURS, Entry, catalogue
 from recbole_diffmm.registry import get_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+POINTS = REPOSITORY / "benchmarks" / "results" / "public_points-tiktok.json"
 MEASURED = REPOSITORY / "benchmarks" / "results" / "models-tiktok-cpu.json"
 
 HEADER = """# Models
@@ -43,6 +44,18 @@ OPTIONS = {
     "VBPR": "`biases`, `normalize_features`",
 }
 
+PUBLIC = """
+## Beside public figures
+
+Three models have a public figure on TikTok with image and audio for one fixed configuration, selected on validation, by
+[MMRec](https://github.com/enoche/MMRec). The same configuration here, one seed, test Recall@20 / NDCG@20
+(`benchmarks/public_points.py`, [report](../benchmarks/results/public_points-tiktok.json)); other samplers, splits of
+batches and stopping rules leave no more than the order to compare:
+
+| model | here | public | best epoch here |
+|---|---:|---:|---:|
+"""
+
 COST = """
 ## What they cost
 
@@ -64,7 +77,7 @@ def text() -> str:
     """Return the document."""
     report = json.loads(MEASURED.read_text(encoding="utf-8"))
     lines = [_described(entry) for entry in catalogue() if entry.package == OURS]
-    return HEADER + "\n".join(lines) + "\n" + _cost(report)
+    return HEADER + "\n".join(lines) + "\n" + _public() + _cost(report)
 
 
 def _described(entry: Entry) -> str:
@@ -72,6 +85,15 @@ def _described(entry: Entry) -> str:
     published = f"{entry.venue} {entry.year}" if entry.year else "here"
     unseen = "yes" if kind.ranks_cold_items else "no"
     return f"| {entry.name} | {published} | {entry.reads} | {unseen} | {OPTIONS.get(entry.name, '-')} |"
+
+
+def _public() -> str:
+    points = json.loads(POINTS.read_text(encoding="utf-8"))["points"]
+    return PUBLIC + "".join(
+        f"| {point['model']} | {point['recall@20']:.4f} / {point['ndcg@20']:.4f} "
+        f"| {point['public_recall@20']:.4f} / {point['public_ndcg@20']:.4f} | {point['best_epoch']} |\n"
+        for point in points
+    )
 
 
 def _cost(report: dict[str, Any]) -> str:
