@@ -69,7 +69,8 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
     tuned = find_file(spec.tuned_file(entry, dataset))
     if read_yaml(Path(tuned)) != best:
         raise UserError(f"{tuned} is not what {name} found; put it back, or tune again: {command}")
-    cost = f" in {spent:.0f} minutes, none begun after {tuning.minutes:g}" if tuning.minutes else ""
+    took = "under a minute" if spent < 1 else f"{spent:.0f} minute{'s' if round(spent) > 1 else ''}"
+    cost = f" in {took}, none begun after {tuning.minutes:g} minutes" if tuning.minutes else ""
     return f"{len(trials)} trials{cost}, on {objective} of split {split[:12]}"
 
 

@@ -72,8 +72,11 @@ def _table(board: Board, group: Group) -> str:
     lines += [r"\bottomrule", r"\end{tabular}"]
     notes = [f"{row.label}: {'; '.join(row.notes)}" for row in group.rows if row.notes]
     notes += [f"{label} has no run: {why}" for label, dataset, why in board.empty if dataset == group.dataset]
-    notes += [f"{row.label}: tuned, {row.tuned}" for row in group.rows if row.tuned]
-    notes += [told for told in (words.disagreement(group), words.reference(group), words.run_apart(group)) if told]
+    notes += [
+        told
+        for told in (words.tuning(group), words.disagreement(group), words.reference(group), words.run_apart(group))
+        if told
+    ]
     if notes:
         told = ". ".join(escape(note[:1].upper() + note[1:]) for note in notes)
         lines.append(rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {told}.}}")

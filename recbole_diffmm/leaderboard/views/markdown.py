@@ -54,15 +54,8 @@ def table(group: Group, metrics: Sequence[str]) -> str:
 
 def _legend(group: Group) -> str:
     parts = [words.LEGEND]
-    tuned = {row.label: row.tuned for row in group.rows if row.tuned}
-    if tuned and len(set(tuned.values())) == 1 and len(tuned) == len(group.rows):
-        parts.append(f"Tuned alike: {next(iter(tuned.values()))}.")
-    elif tuned:
-        kinds: dict[str, list[str]] = {}
-        for label, how in tuned.items():
-            kinds.setdefault(how, []).append(label)
-        told = [f"{', '.join(map(_text, labels))}: {_text(how)}" for how, labels in kinds.items()]
-        parts.append(f"Tuning: {'; '.join(told)}.")
+    if any(row.tuned for row in group.rows):
+        parts.append(f"{_text(words.tuning(group))}.")
     parts += [
         f"{_text(told[:1].upper() + told[1:])}."
         for told in (words.disagreement(group), words.reference(group), words.run_apart(group))

@@ -58,6 +58,23 @@ def modalities(group: Group) -> str:
     return "; ".join([*told, *(["the others: none"] if "none" in kinds else [])])
 
 
+def tuning(group: Group) -> str:
+    """Return how the rows of a table were tuned, what all have in common once; empty where none says."""
+    heads: dict[str, list[str]] = {}
+    tails = set()
+    for row in group.rows:
+        head, _, tail = row.tuned.partition(", ")
+        heads.setdefault(head, []).append(row.label)
+        tails |= {tail} if tail else set()
+    if len(tails) > 1:
+        heads = {}
+        for row in group.rows:
+            heads.setdefault(row.tuned, []).append(row.label)
+    told = "; ".join(f"{', '.join(labels)}: {head}" for head, labels in heads.items() if head)
+    common = f" ({next(iter(tails))})" if len(tails) == 1 else ""
+    return f"Tuning{common}: {told}" if told else ""
+
+
 def disagreement(group: Group) -> str:
     """Return which rows the two tests judge differently against the best, by the first metric; empty if none."""
     for metric, tests in list(group.tests.items())[:1]:
