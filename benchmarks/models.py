@@ -78,6 +78,9 @@ def main() -> None:
     args = parser.parse_args()
     names = args.models.split(",") if args.models else [*registry.own_model_names(), *THEIRS]
     rows = []
+    if args.models and args.out.is_file():  # some anew, the others as they were measured
+        earlier = json.loads(args.out.read_text(encoding="utf-8"))["models"]
+        rows = [row for row in earlier if row["model"] not in names]
     for name in names:
         rows.append(measured(name, args.dataset, args.epochs, args.threads))
         sys.stderr.write(json.dumps(rows[-1]) + "\n")
