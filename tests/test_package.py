@@ -149,8 +149,8 @@ def test_lock_agrees_with_metadata(repository: Path) -> None:
                 assert version.operator == "=="
                 locked[_normal(pin.name)] = version.version
         extras = project["optional-dependencies"]
-        brought = [line for extra in ("test", "leaderboard", "tune", "cluster") for line in extras[extra]]
-        assert "recbole-diffmm[leaderboard,tune,cluster]" in brought
+        brought = [line for extra in ("test", "leaderboard", "tune", "cluster", "ncl") for line in extras[extra]]
+        assert "recbole-diffmm[leaderboard,tune,cluster,ncl]" in brought
         for line in [*project["dependencies"], *brought]:
             if line.startswith("recbole-diffmm["):  # these very extras
                 continue
