@@ -59,10 +59,10 @@ batches and stopping rules leave no more than the order to compare:
 COST = """
 ## What they cost
 
-On TikTok with image and audio (9,308 users, 6,710 items, 59,541 training interactions), {threads} threads of
-a processor ({device}), one model after the other with the settings that it ships with: the median of epochs 2 to {epochs}, or
-building and fitting for what has none, and the peak memory of the process. *Times LightGCN* holds it against RecBole's
-LightGCN with two layers and the same batch of 2,048. Made by `{command}`
+On TikTok with image and audio (9,308 users, 6,710 items, 59,541 training interactions), {threads} threads of a
+processor ({device}), one model after the other with the settings that it ships with: the median of epochs 2 to
+{epochs}, or building and fitting for what has none, and the peak memory of the process. *Times LightGCN* holds it
+against RecBole's LightGCN with two layers and the same batch of 2,048. Made by `{command}`
 ([report](../benchmarks/results/models-tiktok-cpu.json)).
 
 | model | seconds | of | times LightGCN | peak MiB |
