@@ -175,3 +175,28 @@ def test_a_modality_is_only_a_key(model: str, train: Any, tmp_path: Path) -> Non
     renamed = {"modalities": {"type": {"features": "smell.npy", "ids": "smell.ids"}}, "use_modalities": ["type"]}
     folders = {"checkpoint_dir": str(tmp_path / "saved"), "results_dir": str(tmp_path / "results")}
     assert run(model, "toy", config_dict={**trained.settings, **renamed, **folders}).test == trained.result.test
+
+
+class _Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("model", TRAINED)
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(model: str, tmp_path: Path) -> None:
+    """What an epoch begins with, such as a graph that is drawn, must come again as it would have come."""
+
+    def stop(epoch: int, score: float) -> None:
+        if epoch == 1:
+            raise _Stopped
+
+    def settings(name: str) -> dict[str, Any]:
+        places = {key: str(tmp_path / name / key) for key in ("checkpoint_dir", "results_dir", "log_dir")}
+        return {**SMALL, **TOY.get(model, RIVAL), "epochs": 4, "data_path": str(tmp_path / "dataset"), **places}
+
+    whole = run(model, "toy", config_dict=settings("whole"))
+    with pytest.raises(_Stopped):
+        run(model, "toy", config_dict=settings("stopped"), on_epoch=stop)
+    resumed = run(model, "toy", config_dict={**settings("stopped"), "resume": True})
+    losses = [[epoch["losses"] for epoch in result.record["curve"]] for result in (whole, resumed)]
+    assert len(losses[0]) == 4 and losses[0] == losses[1]
+    assert resumed.test == whole.test
