@@ -132,11 +132,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="of the twelve runs")
     args = parser.parse_args()
     out = args.out.resolve() if args.out else None
-    report: dict[str, Any] = {"cores": os.cpu_count(), "versions": provenance.versions(), "commit": provenance.commit()}
+    report: dict[str, Any] = {"cores": os.cpu_count(), "versions": provenance.versions()}
+    if out and out.is_file():  # some parts anew, the others as they were measured
+        report = {**json.loads(out.read_text(encoding="utf-8")), **report}
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
         for part in args.parts:
-            report[part] = twelve(args.epochs, args.repeats) if part == "twelve" else globals()[part]()
+            measured = twelve(args.epochs, args.repeats) if part == "twelve" else globals()[part]()
+            report[part] = {**measured, "commit": provenance.commit()}
             sys.stderr.write(json.dumps({part: report[part]}) + "\n")
         os.chdir("/")
     if out:
