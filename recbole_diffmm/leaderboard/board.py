@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import statistics as plain_statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -345,6 +346,12 @@ def _group(folder: Path, key: tuple[str, ...], splits: dict[int, str], rows: lis
         published=tuple(entry for entry in manifest.published if entry.dataset == dataset),
     )
     labels = [row.label for row in rows]
+    if len(set(splits.values())) == 1:  # where each seed has a split of its own, tuning had another one anyway
+        (split,) = set(splits.values())
+        for row in rows:
+            found = re.search(r" of split ([0-9a-f]{12})", row.tuned)
+            if found and not split.startswith(found[1]):
+                row.notes.append(f"tuned on another split, {found[1]}")
     for metric in metrics:
         of_metric = values.get(metric, {})
         if of_metric:

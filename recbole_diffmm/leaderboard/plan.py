@@ -108,11 +108,21 @@ def plan(
 
 def _name(task: Task, metrics: Sequence[str], board: str) -> str:
     from recbole_diffmm.config import COMMAND_LINE, Config
+    from recbole_diffmm.data.features import select_modalities
     from recbole_diffmm.record import run_name
+    from recbole_diffmm.registry import is_multimodal
 
     try:
         with same_environment():
             config = Config(task.model, task.dataset, list(task.config_files), None, {**QUIET, **task.settings})
+        if is_multimodal(config.model_class):
+            select_modalities(
+                config["modalities"],
+                config["use_modalities"],
+                Path(config["data_path"]),
+                task.dataset,
+                {key: f" in {config.source(key)}" for key in ("modalities", "use_modalities")},
+            )
         given = [f"{metric}@{k}" for metric in config["metrics"] for k in config["topk"]]
         for metric in metrics:
             if metric.lower() not in map(str.lower, given):

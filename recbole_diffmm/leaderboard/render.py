@@ -63,7 +63,7 @@ def _stamp(folder: Path, board_manifest: manifest.Manifest, data_path: Path) -> 
             path = folder / f"{run.name}.json"
             if path.is_file():
                 digest.update(f"{run.name} {plan.changed(load(path), data_path)}\n".encode())
-    for file in sorted(folder.glob("*.json")):
+    for file in sorted([*folder.glob("*.json"), *folder.glob("*.parquet")]):
         if file.name == SUMMARY:
             continue
         status = file.stat()

@@ -80,7 +80,8 @@ class Spec(_Part):
     results_dir: str = ""  # results/<name> by default
     config_files: tuple[str, ...] = ()  # for all rows
     settings: dict[str, Any] = {}  # for all rows; a row's own win
-    metrics: tuple[str, ...] = ("Recall@20", "NDCG@20", "Recall@10", "NDCG@10")  # the first one ranks and is tested
+    # The first one ranks and is tested.
+    metrics: tuple[str, ...] = Field(("Recall@20", "NDCG@20", "Recall@10", "NDCG@10"), min_length=1)
     reference: str = ""  # the row that others are tested against, besides the best
     tuning: Tuning | None = None
     published: tuple[Published, ...] = ()
@@ -113,6 +114,8 @@ class Spec(_Part):
         repeated = [label for label in dict.fromkeys(labels) if labels.count(label) > 1]
         if repeated:
             raise ValueError(f"models: two rows are called {repeated[0]}, give each a label of its own")
+        if any("seed" in settings for settings in (self.settings, *(entry.settings for entry in self.models))):
+            raise ValueError("settings: seed is given, and `seeds` gives it to each run; leave it out")
         if self.reference and self.reference not in labels:
             raise ValueError(f"reference: {self.reference} is no row{nearest(self.reference, labels)}")
         return self

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from recbole_diffmm import provenance
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard.spec import ModelEntry, Spec, Tuning, config_files, find_file
 from recbole_diffmm.record import plain
@@ -61,6 +62,9 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
             raise UserError(
                 f"{row} was tuned with {what} {then}, the board has {now} ({name}); tune it anew: {command}"
             )
+    hashes = [provenance.hash_file(Path(file).resolve()) for file in config_files(spec, entry, dataset)]
+    if report.get("config_hashes", hashes) != hashes:
+        raise UserError(f"{row} was tuned before {', '.join(files)} changed ({name}); tune it anew: {command}")
     if not objective.startswith("validation "):
         raise UserError(f"{row} was tuned on {objective} ({name}); only validation may choose: {command}")
     both = sorted(best.keys() & settings.keys())

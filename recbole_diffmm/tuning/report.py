@@ -52,6 +52,7 @@ def report(
                 "space": {"file": source, "ranges": {name: _told(value) for name, value in space.items()}},
                 "settings": search.settings,
                 "config_files": [Path(file).name for file in search.config_files],
+                "config_hashes": [provenance.hash_file(Path(file).resolve()) for file in search.config_files],
                 "best": {
                     "number": winner.number,
                     "score": winner.value,

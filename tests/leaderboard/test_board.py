@@ -237,3 +237,12 @@ def test_runs_with_other_versions_are_told_in_the_row():
     assert kept is not None
     records.write(path, {**kept, "versions": {"python": "3.12.1", "torch": "2.13.0"}})
     assert _gather().groups[0].rows[0].notes == ["its runs were made with different versions of packages"]
+
+
+def test_a_row_that_was_tuned_on_another_split_says_so():
+    board = write_board(FOLDER, {"DiffMM": 0.1, "BPR": 0.0}, seeds=[1])
+    words = (f"2 trials, on validation Recall@20 of split {digest(of)[:12]}" for of in ("split", "another"))
+    rows = tuple(row.model_copy(update={"tuned": told}) for row, told in zip(board.rows, words, strict=True))
+    manifest.write(FOLDER, board.model_copy(update={"rows": rows}))
+    notes = {row.label: row.notes for row in _gather().groups[0].rows}
+    assert notes == {"DiffMM": [], "BPR": [f"tuned on another split, {digest('another')[:12]}"]}

@@ -134,7 +134,7 @@ def test_every_table_carries_the_words_that_it_cannot_do_without():
     assert facts["Seeds"] == "1, 2, 3"
     assert facts["Users tested"] == "60"
     assert facts["Smallest detectable difference"] == "0.0123 Recall@20"
-    assert "the tests do not tell it from VBPR" in page.all("p", class_="finding")[0][1]
+    assert "the t-test does not tell it from VBPR" in page.all("p", class_="finding")[0][1]
     headers = " ".join(text for _, text in page.all("th"))
     for word in ("Recall@20", "NDCG@20", "95 % interval", "To best", "Epochs", "Seconds", "Host"):
         assert word in headers

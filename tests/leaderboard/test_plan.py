@@ -19,10 +19,11 @@ from recbole_diffmm.data import bundled
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard import manifest, plan, runner
 from recbole_diffmm.leaderboard.make import Made, make
+from recbole_diffmm.leaderboard.render import render
 from recbole_diffmm.leaderboard.spec import load_spec, tasks
 from recbole_diffmm.process import Job, Watcher
 from recbole_diffmm.record import load
-from tests.leaderboard.boards import record, write_run
+from tests.leaderboard.boards import record, write_board, write_run
 from tests.leaderboard.test_spec import write
 
 BOARD = Path("b.yaml")
@@ -323,3 +324,31 @@ def test_a_board_that_cannot_begin_leaves_nothing_behind(changes: dict[str, Any]
     with pytest.raises(UserError, match=line):
         stand.made()
     assert {path: path.read_bytes() for path in FOLDER.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"models": ["BPR", {"model": "DiffMM", "settings": {"use_modalities": ["smel"]}}]},
+            "names 'smel', but dataset toy",
+        ),
+        ({"metrics": []}, "metrics"),
+        ({"settings": {"seed": 3}}, "seed is given, and `seeds` gives it to each run"),
+    ],
+)
+def test_what_would_end_a_board_half_way_is_told_before_it_begins(changes: dict[str, Any], line: str, stand: Stand):
+    write(BOARD, **{"settings": {"use_gpu": False}, **changes})
+    with pytest.raises(UserError, match=rf"^b.yaml: .*{re.escape(line)}") as error:
+        stand.made()
+    assert "command line" not in str(error.value) and stand.done == []
+
+
+def test_an_edited_per_user_file_is_found_by_the_same_command():
+    board = write_board(FOLDER, {"BPR": 0.1, "Pop": 0.0}, n_users=20)
+    assert render(FOLDER) is not None
+    assert render(FOLDER, only_if_changed=True) is None
+    file = FOLDER / f"{board.rows[0].runs[0].name}.per_user.parquet"
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(UserError, match="were edited since the run wrote them"):
+        render(FOLDER, only_if_changed=True)

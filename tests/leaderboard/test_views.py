@@ -226,7 +226,11 @@ def test_the_words_say_where_the_two_tests_disagree():
         tests, against_best={**tests.against_best, "Pop": replace(tests.against_best["Pop"], wilcoxon_holm=0.5)}
     )
     told = words.disagreement(group)
-    assert told.startswith("the tests disagree in recall@20") and "Pop (t-test " in told and "Wilcoxon 0.5)" in told
+    assert (
+        told.startswith("the tests, Holm-corrected, disagree in recall@20")
+        and "Pop (t-test " in told
+        and "Wilcoxon 0.5)" in told
+    )
 
 
 def test_slices_say_how_many_users_they_are_a_mean_over():

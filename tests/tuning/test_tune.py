@@ -483,6 +483,7 @@ def test_a_boards_rows_are_tuned_with_the_boards_budget(here: list[str], capsys:
         ({"dataset": "ml-100k"}, r"was tuned with dataset ml-100k, the board has toy"),
         ({"settings": {**whole["settings"], "epochs": 9}}, r"was tuned with settings .*, the board has "),
         ({"config_files": ["c.yaml"]}, r"was tuned with config_files \['c.yaml'\], the board has \[\]"),
+        ({"config_hashes": ["0" * 64]}, r"was tuned before .* changed"),
         ({"objective": "test Recall@20"}, r"was tuned on test Recall@20 .*; only validation may choose"),
         ({"best": {**whole["best"], "settings": {"epochs": 2}}}, r"epochs was tuned, and the board sets it too"),
     ):

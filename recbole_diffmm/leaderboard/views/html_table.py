@@ -165,9 +165,17 @@ def table(group: Group, metrics: tuple[str, ...], number: int, alone: bool) -> T
         selected=_selected(group, metrics),
         metrics=metrics,
         before=_BEFORE,
-        legend=shared_words.LEGEND if group.tests else _UNTESTED,
+        legend=_legend(group),
         notes=[(row.label, note) for row in group.rows for note in row.notes],
     )
+
+
+def _legend(group: Group) -> str:
+    told = [
+        shared_words.LEGEND if group.tests else _UNTESTED,
+        *(f"{words_[:1].upper()}{words_[1:]}." for words_ in shared_words.remarks(group)),
+    ]
+    return " ".join(told)
 
 
 def _facts(group: Group, metric: str) -> list[tuple[str, str, str]]:
@@ -217,9 +225,13 @@ def _finding(group: Group, metric: str) -> str:
         return f"{text}; without values of single users, nothing can be tested."
     tied = [row.label for row in group.rows if row.cells[key].tied]
     if not tied:
-        return f"{text}, and can be told from every other row."
+        return f"{text}, and the t-test tells it from every other row{_doubted(group)}."
     named = ", ".join(tied[:3]) + (f" and {len(tied) - 3} more" if len(tied) > 3 else "")
-    return f"{text}; the tests do not tell it from {named}."
+    return f"{text}; the t-test does not tell it from {named}{_doubted(group)}."
+
+
+def _doubted(group: Group) -> str:
+    return ", where Wilcoxon’s test differs (below the table)" if shared_words.disagreement(group) else ""
 
 
 def _plus_minus(deviation: float | None) -> str:

@@ -70,16 +70,11 @@ def _table(board: Board, group: Group) -> str:
                     ]
                     lines.append(" & ".join([escape(entry.model), *cells]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
-    notes = [f"{row.label}: {'; '.join(row.notes)}" for row in group.rows if row.notes]
-    notes += [f"{label} has no run: {why}" for label, dataset, why in board.empty if dataset == group.dataset]
-    notes += [
-        told
-        for told in (words.tuning(group), words.disagreement(group), words.reference(group), words.run_apart(group))
-        if told
-    ]
-    if notes:
-        told = ". ".join(escape(note[:1].upper() + note[1:]) for note in notes)
-        lines.append(rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {told}.}}")
+    told = [escape(note[:1].upper() + note[1:]) for note in words.remarks(group)]
+    told += [escape(f"{label} has no run: {why}") for label, name, why in board.empty if name == group.dataset]
+    told += [f"$^{{1}}$ {escape(row.label)}: {escape('; '.join(row.notes))}" for row in group.rows if row.notes]
+    if told:
+        lines.append(rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {'. '.join(told)}.}}")
     lines.append(r"\end{table}")
     return "\n".join(lines)
 

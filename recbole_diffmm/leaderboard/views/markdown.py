@@ -54,13 +54,7 @@ def table(group: Group, metrics: Sequence[str]) -> str:
 
 def _legend(group: Group) -> str:
     parts = [words.LEGEND]
-    if any(row.tuned for row in group.rows):
-        parts.append(f"{_text(words.tuning(group))}.")
-    parts += [
-        f"{_text(told[:1].upper() + told[1:])}."
-        for told in (words.disagreement(group), words.reference(group), words.run_apart(group))
-        if told
-    ]
+    parts += [f"{_text(told[:1].upper() + told[1:])}." for told in words.remarks(group)]
     parts.append(f"Run on {_text(words.machines(group))}.")
     notes = [f"{_text(row.label)}: {_text('; '.join(row.notes))}" for row in group.rows if row.notes]
     if notes:

@@ -84,7 +84,8 @@ def disagreement(group: Group) -> str:
             if (found.t_holm < LEVEL) != (found.wilcoxon_holm < LEVEL)
         ]
         if apart:
-            return f"the tests disagree in {metric} over whether users tell {tests.best} from {', '.join(apart)}"
+            told = f"the tests, Holm-corrected, disagree in {metric} over whether users tell {tests.best} from "
+            return told + ", ".join(apart)
     return ""
 
 
@@ -96,6 +97,11 @@ def reference(group: Group) -> str:
         alike = [label for label, found in tests.against_reference.items() if not found.distinguishable]
         return f"not distinguishable from {tests.reference} in {metric}: {', '.join(alike) or 'no other row'}"
     return ""
+
+
+def remarks(group: Group) -> list[str]:
+    """Return what stands below a table besides its legend: tuning, where tests disagree, the reference, epochs."""
+    return [told for told in (tuning(group), disagreement(group), reference(group), run_apart(group)) if told]
 
 
 def run_apart(group: Group) -> str:
