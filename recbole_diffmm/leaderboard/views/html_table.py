@@ -225,13 +225,14 @@ def _finding(group: Group, metric: str) -> str:
         return f"{text}; without values of single users, nothing can be tested."
     tied = [row.label for row in group.rows if row.cells[key].tied]
     if not tied:
-        return f"{text}, and the t-test tells it from every other row{_doubted(group)}."
+        return f"{text}, and the t-test tells it from every other row.{_doubted(group)}"
     named = ", ".join(tied[:3]) + (f" and {len(tied) - 3} more" if len(tied) > 3 else "")
-    return f"{text}; the t-test does not tell it from {named}{_doubted(group)}."
+    return f"{text}; the t-test does not tell it from {named}.{_doubted(group)}"
 
 
 def _doubted(group: Group) -> str:
-    return ", where Wilcoxon’s test differs (below the table)" if shared_words.disagreement(group) else ""
+    labels = shared_words.doubted(group)
+    return f" Wilcoxon’s test differs on {', '.join(labels)}." if labels else ""
 
 
 def _plus_minus(deviation: float | None) -> str:

@@ -75,17 +75,24 @@ def tuning(group: Group) -> str:
     return f"Tuning{common}: {told}" if told else ""
 
 
+def doubted(group: Group) -> list[str]:
+    """Return the rows that the two tests judge differently against the best, by the first metric."""
+    return [
+        label
+        for tests in list(group.tests.values())[:1]
+        for label, found in tests.against_best.items()
+        if (found.t_holm < LEVEL) != (found.wilcoxon_holm < LEVEL)
+    ]
+
+
 def disagreement(group: Group) -> str:
-    """Return which rows the two tests judge differently against the best, by the first metric; empty if none."""
-    for metric, tests in list(group.tests.items())[:1]:
-        apart = [
-            f"{label} (t-test {found.t_holm:.3g}, Wilcoxon {found.wilcoxon_holm:.3g})"
-            for label, found in tests.against_best.items()
-            if (found.t_holm < LEVEL) != (found.wilcoxon_holm < LEVEL)
-        ]
-        if apart:
-            told = f"the tests, Holm-corrected, disagree in {metric} over whether users tell {tests.best} from "
-            return told + ", ".join(apart)
+    """Return how the two tests judge the rows of :func:`doubted`; empty without any."""
+    labels = doubted(group)
+    for metric, tests in list(group.tests.items())[:1] if labels else []:
+        found = [(label, tests.against_best[label]) for label in labels]
+        apart = [f"{label} (t-test {one.t_holm:.3g}, Wilcoxon {one.wilcoxon_holm:.3g})" for label, one in found]
+        told = f"the tests, Holm-corrected, disagree in {metric} over whether users tell {tests.best} from "
+        return told + ", ".join(apart)
     return ""
 
 
