@@ -28,6 +28,7 @@ _OTHERWISE: dict[str, tuple[str, str, int | None]] = {
     "ContentKNN": ("the nearest items by features, defined here", "", None),
     "ContentEASE": ("EASE beside the nearest items by features, defined here", "", None),
 }
+_HEAD = re.compile(r"# (?P<model>\w+) on (?P<dataset>[^\s:]+): the best of ")
 _OWN = re.compile(r"^\w+: (?P<title>.+?) \((?P<venue>[^,()]+?) (?P<year>\d{4})\b.*\)")
 _RECBOLE = re.compile(r'"(?P<title>[^"]+?)[.,]?"\s*,? [Ii]n (?P<venue>[A-Z]\w+) (?P<year>\d{4})')
 
@@ -86,17 +87,17 @@ def _from_docstring(name: str, package: str) -> tuple[str, str, int | None]:
 
 def _tuned() -> dict[str, list[str]]:
     """By model, the boards and datasets that `recbole-diffmm tune` has left settings for."""
-    names = sorted(registry.model_names(), key=len, reverse=True)
     found: dict[str, list[str]] = {}
     for folder in property_folders():
         for path in sorted((folder / "tuned").rglob("*.yaml")):
-            name = next((name for name in names if path.stem.startswith(f"{name}-")), None)
-            if name is None:
-                continue  # a row with a label of its own
+            # The file is named like the row, which may have a label; its first line names the model.
+            head = _HEAD.match(path.read_text(encoding="utf-8"))
+            if head is None:
+                continue
             board = "" if path.parent.name == "tuned" else f"{path.parent.name}/"
-            place = f"{board}{path.stem.removeprefix(f'{name}-')}"
-            if place not in found.setdefault(name, []):
-                found[name].append(place)
+            places = found.setdefault(head["model"], [])
+            if (place := f"{board}{head['dataset']}") not in places:
+                places.append(place)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,13 +39,11 @@ def test_what_a_model_reads_is_what_its_class_says(entries: dict[str, Entry]) ->
 
 
 def test_what_was_tuned_is_what_lies_there(entries: dict[str, Entry]) -> None:
-    files = {f"{path.parent.name}/{path.stem}" for path in (properties_dir() / "tuned").rglob("*.yaml")}
-    told = {
-        f"{board}/{name}-{dataset}"
-        for name, entry in entries.items()
-        for board, dataset in (place.split("/") for place in entry.tuned)
-    }
-    assert told == files
+    files = [path.relative_to(properties_dir() / "tuned") for path in (properties_dir() / "tuned").rglob("*.yaml")]
+    reports = [properties_dir().parent / "results" / "tuning" / path.with_suffix(".json") for path in files]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in reports]
+    there = {(one["model"], f"{path.parent}/{one['dataset']}") for one, path in zip(found, files, strict=True)}
+    assert {(name, place) for name, entry in entries.items() for place in entry.tuned} == there
     text = render(list(entries.values()))
     assert "BPR" in text and "quick/ml-100k" in text
 
