@@ -1,10 +1,11 @@
-"""One fixed configuration each of three models on TikTok with image and audio, beside the figures that are public.
+"""One fixed configuration each of three models on TikTok with image and audio, beside what MMRec's code gives.
 
 python benchmarks/public_points.py
 
-The public figures are of MMRec (github.com/enoche/MMRec) on the same split with the configurations below, selected on
-validation; it leaves out five test users without training items. A model that stays more than 7 % below is a bug until
-its YAML explains it. Runs that have their record in --records are not done again.
+The other figures come from runs of MMRec's public code (github.com/enoche/MMRec) on the same split with one fixed
+configuration each, selected on validation, and were handed to this project; they were not made again here. A model that
+stays more than 7 % below is a bug until its YAML explains it. Runs that have their record in --records are not done
+again.
 """
 
 from __future__ import annotations

@@ -45,14 +45,15 @@ OPTIONS = {
 }
 
 PUBLIC = """
-## Beside public figures
+## Beside another implementation
 
-Three models have a public figure on TikTok with image and audio for one fixed configuration, selected on validation, by
-[MMRec](https://github.com/enoche/MMRec). The same configuration here, one seed, test Recall@20 / NDCG@20
-(`benchmarks/public_points.py`, [report](../benchmarks/results/public_points-tiktok.json)); other samplers, splits of
-batches and stopping rules leave no more than the order to compare:
+For three models there are figures of [MMRec](https://github.com/enoche/MMRec)'s public code on TikTok with image and
+audio, one fixed configuration each, selected on validation; they were handed to this project and not made again here.
+The same configuration in this package, one seed, test Recall@20 / NDCG@20 (`python benchmarks/public_points.py`,
+[report](../benchmarks/results/public_points-tiktok.json)); samplers and stopping rules differ, so that the order of
+magnitude is all there is to compare:
 
-| model | here | public | best epoch here |
+| model | here | MMRec's code | best epoch here |
 |---|---:|---:|---:|
 """
 

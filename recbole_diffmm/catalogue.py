@@ -21,12 +21,8 @@ _OTHERWISE: dict[str, tuple[str, str, int | None]] = {
     "AsymKNN": ("Efficient Top-N Recommendation for Very Large Scale Binary Rated Datasets", "RecSys", 2013),
     "CDAE": ("Collaborative Denoising Auto-Encoders for Top-N Recommender Systems", "WSDM", 2016),
     "ItemKNN": ("Efficient Top-N Recommendation for Very Large Scale Binary Rated Datasets", "RecSys", 2013),
-    "LINE": ("LINE: Large-scale Information Network Embedding", "WWW", 2015),
     "Pop": ("the most popular items", "", None),
     "Random": ("items at random", "", None),
-    "LightGCNM": ("LightGCN over ids and features, defined here for the row LightGCN-M of DiffMM's Table 1", "", None),
-    "ContentKNN": ("the nearest items by features, defined here", "", None),
-    "ContentEASE": ("EASE beside the nearest items by features, defined here", "", None),
 }
 _HEAD = re.compile(r"# (?P<model>\w+) on (?P<dataset>[^\s:]+): the best of ")
 _OWN = re.compile(r"^\w+: (?P<title>.+?) \((?P<venue>[^,()]+?) (?P<year>\d{4})\b.*\)")
@@ -43,7 +39,7 @@ class Entry:
         title: Its paper's, or what it does.
         venue: Where the paper was published, empty without one.
         year: When; None without a paper.
-        reads: ``interactions``, ``features``, or both.
+        reads: ``interactions``, or ``interactions, features``.
         multimodal: Whether it reads item modalities.
         tuned: Boards and datasets that its settings were tuned for, such as ``quick/ml-100k``.
     """
@@ -67,7 +63,7 @@ def catalogue() -> list[Entry]:
 def _entry(name: str, package: str, tuned: dict[str, list[str]]) -> Entry:
     title, venue, year = _OTHERWISE.get(name) or _from_docstring(name, package)
     multimodal = registry.is_multimodal(registry.get_model(name))
-    reads = "features" if name == "ContentKNN" else "interactions, features" if multimodal else "interactions"
+    reads = "interactions, features" if multimodal else "interactions"
     return Entry(name, package, title, venue, year, reads, multimodal, tuple(tuned.get(name, ())))
 
 
@@ -80,8 +76,10 @@ def _from_docstring(name: str, package: str) -> tuple[str, str, int | None]:
         assert spec is not None and spec.origin is not None
         folder, pattern = Path(spec.origin).parent, _RECBOLE
     module = ast.parse((folder / f"{name.lower()}.py").read_text(encoding="utf-8"))
-    found = pattern.search(" ".join((ast.get_docstring(module) or "").split()))
-    assert found is not None, f"the docstring of {name}'s module names no paper"
+    told = " ".join((ast.get_docstring(module) or "").split())
+    found = pattern.search(told)
+    if found is None:  # no paper: what follows the name says what the model is
+        return told.partition(": ")[2].rstrip("."), "", None
     return found["title"].rstrip("."), found["venue"], int(found["year"])
 
 

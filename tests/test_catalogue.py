@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recbole_diffmm import catalogue, registry
-from recbole_diffmm.catalogue import THEIRS, Entry, render
+from recbole_diffmm.catalogue import OURS, THEIRS, Entry, render
 from recbole_diffmm.sources import properties_dir, read_yaml
 
 
@@ -64,3 +64,10 @@ def test_each_model_has_its_settings_and_ranges_that_its_configuration_takes(nam
     for key, value in space.items():
         for drawn in (value.values or (value.low, value.high)) if value.kind == "choice" else (value.low, value.high):
             Config(name, "toy", config_dict={key: int(drawn) if value.kind == "int" else drawn})
+
+
+def test_a_model_without_a_paper_is_listed_by_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mymodel.py").write_text('"""MyModel: items are sums."""\n', encoding="utf-8")
+    monkeypatch.setattr(catalogue, "__file__", str(tmp_path / "catalogue.py"))
+    assert catalogue._from_docstring("MyModel", OURS) == ("items are sums", "", None)

@@ -26,7 +26,8 @@ class HCCFConfig(ModelSettings):
         "learned", description="H = E W; or the embeddings as they are, which the authors advise for sparse data"
     )
     activation: Literal["none", "leaky_relu"] = Field(
-        "none", description="on both parts of a layer: none as in the published code, or the paper's with slope .5"
+        "none",
+        description="of both parts of a layer: none as in the published code, or the paper's, of slope .5",
     )
     edge_dropout: DropRate = Field(0.5, description="dropout of edges and of hyperedges' entries")
     reg_weight: Weight = Field(1e-7, description="weight of the squared norms of all parameters")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from recbole_diffmm.graph import SparseAdjacency, kept_weight, mean_over_layers, undirected_keep, unit_rows
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
-from recbole_diffmm.model.losses import mean_bpr_loss
+from recbole_diffmm.model.losses import in_batch_infonce, mean_bpr_loss
 from recbole_diffmm.model.parts import embedding_table, linear_projections
 from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
 
@@ -106,7 +106,7 @@ class MMGCL(MultimodalRecommender):
         bpr = mean_bpr_loss(user_rows[users], item_rows[positives], item_rows[negatives])
         dropped = self._with_dropped_edges()
         first = self._read({name: self._channel(start, dropped) for name, start in starts.items()})
-        contrast = self._contrast(first[0][users], first[1][positives])
+        contrast = in_batch_infonce(first[0][users], first[1][positives], self.settings.temperature)
         if self.settings.views == "published_code":
             return bpr, self.settings.cl_weight * 2 * contrast
         masked = self.modality_names[int(torch.multinomial(self.masking_share, 1))]
@@ -119,14 +119,8 @@ class MMGCL(MultimodalRecommender):
     ) -> Tensor:
         user_rows, item_rows = self._read(channels)
         blocks = [items[negatives if name == masked else positives] for name, (_, items) in channels.items()]
-        challenging = self.read_item(torch.cat(blocks, dim=1))  # (B, D)
-        return self._contrast(user_rows[users], item_rows[positives], challenging)
-
-    def _contrast(self, users: Tensor, items: Tensor, challenging: Tensor | None = None) -> Tensor:
-        users, items = unit_rows(users), unit_rows(items)
-        logits = users @ items.t()  # (B, B)
-        if challenging is not None:
-            own = (users * unit_rows(challenging)).sum(dim=1, keepdim=True)
-            logits = torch.cat([logits, own], dim=1)
-        target = torch.arange(len(users), device=users.device)
-        return F.cross_entropy(logits / self.settings.temperature, target)
+        challenging = unit_rows(self.read_item(torch.cat(blocks, dim=1)))  # (B, D)
+        user, item = unit_rows(user_rows[users]), unit_rows(item_rows[positives])
+        own = (user * challenging).sum(dim=1, keepdim=True)
+        logits = torch.cat([user @ item.t(), own], dim=1)  # (B, B + 1)
+        return F.cross_entropy(logits / self.settings.temperature, torch.arange(len(users), device=users.device))

@@ -89,7 +89,8 @@ def model(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("model", TRAINED)
 def test_loss_is_finite_and_falls(model: str, modalities: tuple[str, ...], train: Any) -> None:
     curve = train(model, modalities).result.record["curve"]
-    (term,) = FIRST_TERMS & set(curve[0]["losses"])
+    losses = curve[0]["losses"]
+    term = next(iter(FIRST_TERMS & set(losses)), next(iter(losses)))  # a model with one loss need not name it
     assert curve[-1]["losses"][term] < 0.9 * curve[0]["losses"][term]
     assert all(torch.isfinite(torch.tensor(list(epoch["losses"].values()))).all() for epoch in curve)
 
