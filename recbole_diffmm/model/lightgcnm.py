@@ -21,14 +21,16 @@ class LightGCNMConfig(ModelSettings):
     embedding_size: PositiveInt = Field(64, description="width D of all embeddings")
     n_layers: Layers = Field(2, description="propagation layers L")
     reg_weight: Weight = Field(1e-4, description="weight of the norms of a batch's embeddings")
+    feature_weight: Weight = Field(0.1, description="weight w of the projected features beside the items' embeddings")
 
 
 class LightGCNM(MultimodalRecommender):
     r"""LightGCN over ids and features, the row "LightGCN-M" of the DiffMM paper's Table 1.
 
     No paper or code defines that row beyond "LightGCN with multimodal features in message passing". Here an item enters
-    as :math:`E_i + \frac{1}{M} \sum_m W_m f_m / \lVert f_m \rVert`, and the rest is LightGCN (SIGIR 2020, arXiv
+    as :math:`E_i + \frac{w}{M} \sum_m W_m f_m / \lVert f_m \rVert`, and the rest is LightGCN (SIGIR 2020, arXiv
     2002.02126): :math:`X = \frac{1}{L+1} \sum_l A^l [E_u; \cdot]`, BPR and RecBole's norm loss on the embeddings.
+    Features have much of their direction in common; with :math:`w = 1` this common part drowns the embeddings.
     """
 
     config_class = LightGCNMConfig
@@ -48,7 +50,7 @@ class LightGCNM(MultimodalRecommender):
         projected = [self.projections[module_key(name)](self.features(name)) for name in self.present]
         if not projected:
             return self.item_embedding
-        return self.item_embedding + torch.stack(projected).mean(dim=0)
+        return self.item_embedding + self.settings.feature_weight * torch.stack(projected).mean(dim=0)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return propagated users ``(U, D)`` and items ``(I, D)``."""

@@ -209,7 +209,7 @@ class VBPR(Dense):
 class LightGCNM(Dense):
     def rows(self) -> tuple[Tensor, Tensor]:
         parts = [self.linear(f"projections.modality_{name}", unit(self.f[name])) for name in self.names]
-        items = self.p["item_embedding"] + sum(parts) / len(parts)
+        items = self.p["item_embedding"] + self.s.feature_weight * sum(parts) / len(parts)
         total = self.lgn(self.symmetric, torch.cat([self.p["user_embedding"], items]))
         return total[:N_USERS], total[N_USERS:]
 

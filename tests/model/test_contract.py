@@ -33,7 +33,7 @@ TOY: dict[str, dict[str, Any]] = {
     "DiffMM": {"denoiser_hidden_sizes": [32]},
     "HCCF": {"n_hyperedges": 8, "epochs": 30, "learning_rate": 0.01},
     "ContentEASE": {"content_share": 0.5},
-    "LightGCNM": {"epochs": 20, "learning_rate": 0.01, "n_layers": 1},
+    "LightGCNM": {"epochs": 20, "learning_rate": 0.01, "n_layers": 1, "feature_weight": 1.0},
     # Its ids are trained on items that only ever come as negatives, the faster the more.
     "MMGCN": {"epochs": 40, "learning_rate": 0.001},
 }

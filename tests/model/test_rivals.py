@@ -43,7 +43,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("VBPR", REG),
     ("VBPR", {"biases": False, "normalize_features": False, **REG}),
     ("LightGCNM", REG),
-    ("LightGCNM", {"n_layers": 0, **REG}),
+    ("LightGCNM", {"n_layers": 0, "feature_weight": 1.0, **REG}),
     ("MMGCN", REG),
     ("MMGCN", {"n_layers": 1, "hidden_size": 2, **REG}),
     ("GRCN", REG),
