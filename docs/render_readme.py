@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from recbole_diffmm.leaderboard import manifest
-from recbole_diffmm.leaderboard.board import gather
+from recbole_diffmm.leaderboard.gather import gather
 from recbole_diffmm.leaderboard.views.markdown import table
 from recbole_diffmm.record import load
 

@@ -105,7 +105,7 @@ def _users(first: Path, a: Record, second: Path, b: Record) -> str:
     """A paired test of the two runs over users, where both have the same ones."""
     if a.per_user is None or b.per_user is None or a.per_user.users_hash != b.per_user.users_hash:
         return ""
-    from recbole_diffmm.leaderboard.board import read_per_user
+    from recbole_diffmm.leaderboard.per_user import read_per_user
     from recbole_diffmm.leaderboard.statistics import compare
 
     metric = a.selection.rpartition(" ")[2].lower()

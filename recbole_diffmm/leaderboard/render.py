@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from recbole_diffmm.leaderboard import manifest, plan
-from recbole_diffmm.leaderboard.board import Board, all_records, gather
+from recbole_diffmm.leaderboard.board import Board, all_records
+from recbole_diffmm.leaderboard.gather import gather
 from recbole_diffmm.leaderboard.views import html, latex, markdown, table_csv, words
 from recbole_diffmm.provenance import PACKAGE
 from recbole_diffmm.record import load, write_json, write_text

@@ -11,7 +11,8 @@ import pytest
 from recbole_diffmm import UserError, provenance
 from recbole_diffmm import record as records
 from recbole_diffmm.leaderboard import manifest
-from recbole_diffmm.leaderboard.board import Board, gather
+from recbole_diffmm.leaderboard.board import Board
+from recbole_diffmm.leaderboard.gather import gather
 from recbole_diffmm.leaderboard.manifest import Manifest, Row, Run
 from tests.leaderboard.boards import METRICS, digest, record, write_board, write_run
 

@@ -10,7 +10,7 @@ import pytest
 
 from recbole_diffmm.config import Config
 from recbole_diffmm.leaderboard import manifest
-from recbole_diffmm.leaderboard.board import gather
+from recbole_diffmm.leaderboard.gather import gather
 from recbole_diffmm.leaderboard.spec import find_spec, load_spec
 from recbole_diffmm.registry import model_names
 from recbole_diffmm.sources import properties_dir, read_yaml

@@ -16,7 +16,8 @@ from recbole_diffmm import UserError, provenance
 from recbole_diffmm import record as records
 from recbole_diffmm.cli import main
 from recbole_diffmm.leaderboard import manifest
-from recbole_diffmm.leaderboard.board import Board, gather
+from recbole_diffmm.leaderboard.board import Board
+from recbole_diffmm.leaderboard.gather import gather
 from recbole_diffmm.leaderboard.render import render
 from recbole_diffmm.leaderboard.spec import Published
 from recbole_diffmm.leaderboard.views import latex, markdown, table_csv, terminal, words
