@@ -14,36 +14,25 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import math
-import re
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
-import yaml
+from phases import PHASES, Phase, build_phases
+from synthetic import Sizes, build_config, build_model, check_sizes
 from tabulate import tabulate
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from work import counted, gemm_gflop_per_s, peak_bytes, reset_peak, timed
 
 from recbole_diffmm import UserError, provenance, record
-from recbole_diffmm.data.modality import ModalityFeatures
-from recbole_diffmm.diffusion import HiddenSpaceSampler, top_items
-from recbole_diffmm.model.diffmm import DiffMM, DiffMMConfig
-from recbole_diffmm.precision import autocast
-from recbole_diffmm.sources import parse_overrides, properties_dir
+from recbole_diffmm.sources import parse_overrides
 
-Sizes = dict[str, int]
 AXES = ("interactions", "users", "items")
-PHASES = ("denoisers", "generation", "ranking", "evaluation")  # in the order of an epoch, whose optimisers all stay
 QUANTITIES = ("step_seconds", "epoch_seconds", "peak_bytes", "added_bytes")
 BASE = {"interactions": 500_000, "users": 50_000, "items": 20_000}
 LARGE = {"interactions": 10_000_000, "users": 1_000_000, "items": 100_000}
@@ -52,11 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sampled": {"contrast_negatives": 4096},
     "latent": {"latent_size": 256, "contrast_negatives": 4096},
 }
-MODALITIES = ("image", "audio")
-N_FEATURES = 128
-TOP_K = 20
 ENOUGH_SECONDS = 20.0  # steps of a phase are timed until then, two at least
-USER_EXPONENT, ITEM_EXPONENT = 0.4, 0.6  # of the popularity rank; steeper ones saturate the first items of small ones
 H200 = {"tflop_per_s": 790.0, "tb_per_s": 4.8, "share": 0.5}
 NOTES = {
     "interactions, ranking, epoch_seconds": "Quadratic by the algorithm: an epoch has E / batch steps, and each "
@@ -72,266 +57,7 @@ NOTES = {
 }
 
 
-# ---- data
-
-
-def power_law(rng: np.random.Generator, n: int, size: int, exponent: float) -> np.ndarray:
-    """Draw ``n`` of ``0..size-1`` with probabilities that fall as ``rank ** -exponent``."""
-    return (size * rng.random(n) ** (1 / (1 - exponent))).astype(np.int64)
-
-
-def check_sizes(sizes: Sizes) -> Sizes:
-    """The same sizes.
-
-    Raises:
-        UserError: no such data can be drawn.
-    """
-    n_users, n_items, n_interactions = sizes["users"], sizes["items"], sizes["interactions"]
-    if not 1 <= n_users <= n_interactions <= n_users * n_items // 2:
-        raise UserError(
-            f"{n_interactions} interactions of {n_users} users and {n_items} items: give at least one for each user, "
-            "and at most half of all pairs"
-        )
-    return sizes
-
-
-def draw_interactions(sizes: Sizes, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Users and items ``(E,)``, 0-based: pairs that are all different, at least one of each user."""
-    n_users, n_items, n_interactions = sizes["users"], sizes["items"], sizes["interactions"]
-    rng = np.random.default_rng(seed)
-    # Popular ones anywhere: neighbouring rows of an embedding table would be found in the cache too often.
-    users, items = rng.permutation(n_users), rng.permutation(n_items)
-    key = np.sort(np.arange(n_users) * n_items + items[power_law(rng, n_users, n_items, ITEM_EXPONENT)])
-    while (missing := n_interactions - len(key)) > 0:
-        drawn = users[power_law(rng, missing, n_users, USER_EXPONENT)] * n_items
-        drawn += items[power_law(rng, missing, n_items, ITEM_EXPONENT)]
-        # Not np.unique: where that goes by hashes, it takes a hundred times as long.
-        key = np.sort(np.concatenate([key, drawn]))
-        key = key[np.diff(key, prepend=-1) > 0]
-    return key // n_items, key % n_items
-
-
-def build_config(settings: dict[str, Any]) -> dict[str, Any]:
-    """The published settings of TikTok over the reference's, and ``settings`` over both.
-
-    Raises:
-        UserError: there is no such setting, its value does not work, or it leaves out a phase.
-    """
-    files = ("overall.yaml", "model/DiffMM.yaml", "published/DiffMM-tiktok.yaml")
-    config = {k: v for name in files for k, v in yaml.safe_load((properties_dir() / name).read_text("utf-8")).items()}
-    if unknown := settings.keys() - config.keys() - DiffMMConfig.model_fields.keys():
-        raise UserError(f"--set {min(unknown)}: DiffMM has no such setting")
-    fields = {"USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "NEG_PREFIX": "neg_", "dataset": "synthetic"}
-    config = {**config, **settings, **fields, "device": torch.device("cpu")}
-    if not DiffMMConfig.from_config(config).use_generated_graph:
-        raise UserError("--set use_generated_graph=false: leaves no denoisers and no generation to time")
-    return config
-
-
-def build_model(sizes: Sizes, config: dict[str, Any]) -> DiffMM:
-    """DiffMM on synthetic data, with random generated graphs."""
-    pairs = tuple(torch.from_numpy(x) + 1 for x in draw_interactions(sizes))  # RecBole's ids: 0 is PAD
-    observed = torch.arange(sizes["items"] + 1) > 0
-    features = {name: torch.randn(len(observed), N_FEATURES) * observed.unsqueeze(1) for name in MODALITIES}
-    dataset = SimpleNamespace(
-        num={"user_id": sizes["users"] + 1, "item_id": sizes["items"] + 1}.__getitem__,
-        modalities={name: ModalityFeatures(name, matrix, observed) for name, matrix in features.items()},
-        training_interactions=lambda: pairs,
-    )
-    model = DiffMM(config, dataset)
-    draw_generated(model)
-    _ = model.adj  # built once a run
-    return model
-
-
-def draw_generated(model: DiffMM) -> None:
-    """Popular items for every user: the denoisers are not trained, and what they choose would be one item for all."""
-    rng = np.random.default_rng(1)
-    for name in model.generated_names:
-        first = power_law(rng, model.user_count, model.item_count, ITEM_EXPONENT)
-        items = (first[:, None] + np.arange(model.settings.rebuild_k)) % model.item_count  # no item twice
-        model.set_generated_items(name, torch.from_numpy(items))
-
-
-# ---- phases
-
-
-class Phase(NamedTuple):
-    """What an epoch does once in a phase, what it does in step ``n``, given what `once` returned, and how often."""
-
-    once: Callable[[], Any]
-    step: Callable[[Any, int], Any]
-    steps_per_epoch: int
-    warm_up: int = 1  # steps
-
-
-def nth(order: Tensor, size: int, n: int) -> Tensor:
-    """The ``n``-th batch of an order, which starts again at its end."""
-    batches = order.split(size)
-    return batches[n % max(len(batches) - 1, 1)]  # the last one may be smaller
-
-
-def build_phases(model: DiffMM, config: dict[str, Any]) -> dict[str, Phase]:
-    """The phases of an epoch, each step as the trainers of this package and of RecBole take it."""
-    s, names = model.settings, model.generated_names
-    user_order, pair_order = torch.randperm(model.user_count), torch.randperm(len(model.train_users))
-    optimizers = {
-        name: torch.optim.Adam(model.denoiser(name).parameters(), lr=s.denoiser_learning_rate, fused=True)
-        for name in names
-    }
-    fields = (model.USER_ID, model.ITEM_ID, model.NEG_ITEM_ID)
-    ranking_optimizer = torch.optim.Adam(model.recommender_parameters(), lr=config["learning_rate"])
-
-    def prepare_denoisers() -> tuple[dict[str, Tensor], Tensor]:
-        model.train()
-        return model.injection_targets()
-
-    def denoiser_step(state: tuple[dict[str, Tensor], Tensor], n: int) -> None:
-        name, (projected, targets) = names[n % len(names)], state
-        users = nth(user_order, s.denoiser_batch_size, n)
-        t, noise = torch.randint(s.steps, users.shape), torch.randn(len(users), model.row_size)
-        elbo, msi = model.denoiser_loss(name, users, t, noise, projected[name], targets[users])
-        (elbo.mean() + s.msi_weight * msi.mean()).backward()
-        optimizers[name].step()
-        optimizers[name].zero_grad(set_to_none=True)
-
-    def prepare_generation() -> HiddenSpaceSampler | None:
-        for name in names:
-            sampler = prepare_sampler(model, name)
-        draw_generated(model)
-        model.graph_diagnostics()
-        return sampler
-
-    def generation_step(sampler: HiddenSpaceSampler | None, n: int) -> Tensor:
-        return generate(model, names[-1], sampler, nth(user_order, s.denoiser_batch_size, n))
-
-    def prepare_ranking() -> None:
-        model.train()
-        for name in names:
-            model.generated_adj(name)
-
-    def ranking_step(_: None, n: int) -> None:
-        chosen = nth(pair_order, config["train_batch_size"], n)
-        columns = (model.train_users[chosen], model.train_items[chosen], torch.randint(model.item_count, chosen.shape))
-        ids = (column + 1 for column in columns)
-        ranking_optimizer.zero_grad()
-        sum(model.calculate_loss(dict(zip(fields, ids, strict=True)))).backward()
-        ranking_optimizer.step()
-
-    @torch.no_grad()
-    def prepare_evaluation() -> None:
-        model.eval()
-        model.full_sort_predict({model.USER_ID: user_order[:1] + 1})  # fills the cache of propagated rows
-
-    @torch.no_grad()
-    def evaluation_step(_: None, n: int) -> Tensor:
-        users = nth(user_order, config["eval_users_per_batch"], n)
-        scores = model.full_sort_predict({model.USER_ID: users + 1})
-        row, item = model.history.entries(users)
-        scores[:, 0] = -torch.inf
-        scores[row, item + 1] = -torch.inf
-        return torch.topk(scores, min(TOP_K, model.item_count), dim=-1).indices
-
-    user_batches = len(names) * math.ceil(model.user_count / s.denoiser_batch_size)
-    ranking_batches = math.ceil(len(model.train_users) / config["train_batch_size"])
-    evaluation_batches = math.ceil(model.user_count / config["eval_users_per_batch"])
-    phases = (
-        Phase(prepare_denoisers, denoiser_step, user_batches, len(names)),  # until each optimiser has its state
-        Phase(prepare_generation, generation_step, user_batches),
-        Phase(prepare_ranking, ranking_step, ranking_batches),
-        Phase(prepare_evaluation, evaluation_step, evaluation_batches),
-    )
-    return dict(zip(PHASES, phases, strict=True))
-
-
-@torch.no_grad()
-def prepare_sampler(model: DiffMM, name: str) -> HiddenSpaceSampler | None:
-    """What `DiffMM.generate` does before its batches."""
-    denoiser = model.denoiser(name).eval()
-    if model.latent is not None or not HiddenSpaceSampler.applies(denoiser, model.settings.sampling_noise):
-        return None
-    with autocast(model.precision, torch.device("cpu")):
-        return HiddenSpaceSampler(denoiser, model.diffusion.schedule)
-
-
-@torch.no_grad()
-def generate(model: DiffMM, name: str, sampler: HiddenSpaceSampler | None, users: Tensor) -> Tensor:
-    """One batch of `DiffMM.generate`."""
-    s = model.settings
-    with autocast(model.precision, users.device):
-        if sampler is None:
-            start = model._generation_start(users)
-            scores = model.diffusion.p_sample_loop(model.denoiser(name), start, sampling_noise=s.sampling_noise)
-            scores = scores if model.latent is None else model.latent.decode(scores)
-        else:
-            noised = model._generation_start(users) if s.sampling_steps > 0 else None
-            scores = sampler.scores(*model.history.sparse_rows(users), noisy_rows=noised)
-        return top_items(scores, s.rebuild_k)
-
-
 # ---- one point, in a process of its own
-
-
-class Traffic(TorchDispatchMode):
-    """Bytes that PyTorch's operations read and write: every operand once an operation, as if there were no caches."""
-
-    total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = func._schema.name.removeprefix("aten::")
-        if func.is_view or name.startswith(("empty", "new_empty", "_unsafe_view")):
-            return out
-        if name in {"index", "index_select"}:  # what is picked, not the table
-            self.total += 2 * size_in_bytes(out) + size_in_bytes(args[1:])
-        elif name == "index_put_":  # an index is as wide as the number that it reads and writes
-            self.total += 2 * size_in_bytes(args[1:])
-        elif name.startswith("_embedding_bag"):
-            self.total += args[1].numel() * args[0][0].nbytes + size_in_bytes(args[1:]) + size_in_bytes(out[0])
-        else:
-            written = [a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments]
-            self.total += sum(size_in_bytes(x) * (1 + w) for x, w in zip(args, written, strict=False))
-            if not any(written):
-                self.total += size_in_bytes(out)
-        return out
-
-
-def size_in_bytes(value: Any) -> int:
-    """Bytes of a dense tensor, or of those in a list; a sparse one's parts are operands of their own."""
-    if isinstance(value, Tensor):
-        return value.nbytes if value.layout == torch.strided else 0
-    return sum(map(size_in_bytes, value)) if isinstance(value, (list, tuple)) else 0
-
-
-def reset_peak() -> None:
-    """Let the peak start from now, where the system can do that."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # elsewhere the peak is that of all phases so far
-
-
-def peak_bytes() -> int:
-    """Peak of resident memory."""
-    status = Path("/proc/self/status")
-    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+)", status.read_text())):
-        return int(found[1]) * 1024
-    host = provenance.peak_memory_mb(torch.device("cpu"))["host"]
-    return round(host * 2**20) if host else psutil.Process().memory_info().rss
-
-
-def counted(function: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """What a function returns, and its GFLOP of dense products and GB moved."""
-    with FlopCounterMode(display=False) as flop, Traffic() as traffic:
-        value = function()
-    return value, {"gflop": flop.get_total_flops() / 1e9, "gb_moved": traffic.total / 1e9}
-
-
-def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """What a function returns, and its seconds."""
-    start = time.perf_counter()
-    value = function()
-    return value, time.perf_counter() - start
 
 
 def measure(phase: Phase, n_steps: int, base_bytes: int) -> dict[str, Any]:
@@ -356,12 +82,6 @@ def measure(phase: Phase, n_steps: int, base_bytes: int) -> dict[str, Any]:
         "once_work": once_work,
         "seconds_of_each_step": seconds,
     }
-
-
-def gemm_gflop_per_s(precision: str, size: int = 2048) -> float:
-    """GFLOP/s of square products in a number format, the best of five."""
-    x = torch.randn(size, size, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    return 2e-9 * size**3 / min(timed(lambda: x @ x)[1] for _ in range(6))
 
 
 def execute(job: dict[str, Any]) -> dict[str, Any]:

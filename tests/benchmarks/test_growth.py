@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,22 @@ PHASES = ["denoisers", "generation", "ranking", "evaluation"]
 
 @pytest.fixture(scope="module")
 def growth(repository: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("growth", repository / "benchmarks" / "growth.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(repository / "benchmarks"))  # where it finds its parts, as a script does
+        spec = importlib.util.spec_from_file_location("growth", repository / "benchmarks" / "growth.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+
+@pytest.fixture(scope="module")
+def synthetic(growth: Any) -> Any:
+    return sys.modules[growth.build_model.__module__]
+
+
+@pytest.fixture(scope="module")
+def phases(growth: Any) -> Any:
+    return sys.modules[growth.build_phases.__module__]
 
 
 def point(sizes: dict[str, int], exponent: float) -> dict[str, Any]:
@@ -60,51 +73,51 @@ def test_a_constant_part_flattens_all_points_more_than_the_upper_half(growth: An
         {"users": 20_000, "items": 5_000, "interactions": 400_000},
     ],
 )
-def test_drawn_interactions(growth: Any, sizes: dict[str, int]) -> None:
-    users, items = growth.draw_interactions(sizes)
+def test_drawn_interactions(synthetic: Any, sizes: dict[str, int]) -> None:
+    users, items = synthetic.draw_interactions(sizes)
     assert len(users) == len(items) == sizes["interactions"]
     assert len(set(zip(users.tolist(), items.tolist(), strict=True))) == len(users)
     assert np.bincount(users, minlength=sizes["users"]).min() >= 1 and users.max() == sizes["users"] - 1
     assert items.min() >= 0 and items.max() < sizes["items"]
-    assert all(np.array_equal(*both) for both in zip((users, items), growth.draw_interactions(sizes), strict=True))
+    assert all(np.array_equal(*both) for both in zip((users, items), synthetic.draw_interactions(sizes), strict=True))
 
 
-def test_popularity_falls_as_a_power(growth: Any) -> None:
-    _, items = growth.draw_interactions({"users": 20_000, "items": 5_000, "interactions": 400_000})
+def test_popularity_falls_as_a_power(growth: Any, synthetic: Any) -> None:
+    _, items = synthetic.draw_interactions({"users": 20_000, "items": 5_000, "interactions": 400_000})
     counts = np.sort(np.bincount(items, minlength=5_000))[::-1]
     ranks = np.arange(20, 2_000)
-    assert growth.slope(ranks + 1, counts[ranks]) == pytest.approx(-growth.ITEM_EXPONENT, abs=0.1)
+    assert growth.slope(ranks + 1, counts[ranks]) == pytest.approx(-synthetic.ITEM_EXPONENT, abs=0.1)
 
 
-def test_drawing_takes_no_loop_over_users(growth: Any) -> None:
+def test_drawing_takes_no_loop_over_users(synthetic: Any) -> None:
     start = time.process_time()
-    growth.draw_interactions({"users": 200_000, "items": 20_000, "interactions": 2_000_000})
+    synthetic.draw_interactions({"users": 200_000, "items": 20_000, "interactions": 2_000_000})
     assert time.process_time() - start < 5
 
 
-def test_steps_are_the_package_s(growth: Any) -> None:
+def test_steps_are_the_package_s(growth: Any, phases: Any) -> None:
     """A benchmark that takes a phase apart must notice when the package puts it together otherwise."""
     for settings in ({}, {"latent_size": 16}, {"sampling_noise": True, "denoiser_hidden_sizes": [8, 8]}):
         config = growth.build_config({"denoiser_hidden_sizes": [16], "denoiser_batch_size": 128, **settings})
         model = growth.build_model(SMALL, config)
         name = model.generated_names[0]
-        sampler = growth.prepare_sampler(model, name)
+        sampler = phases.prepare_sampler(model, name)
         assert (sampler is None) == bool(settings)
         torch.manual_seed(0)
-        batches = [growth.generate(model, name, sampler, users) for users in torch.arange(300).split(128)]
+        batches = [phases.generate(model, name, sampler, users) for users in torch.arange(300).split(128)]
         torch.manual_seed(0)
         assert torch.equal(torch.cat(batches), model.generate(name))
         before = {key: value.clone() for key, value in model.named_parameters()}
-        phases = growth.build_phases(model, config)
+        epoch = growth.build_phases(model, config)
         steps = {"denoisers": 2 * 3, "generation": 2 * 3, "ranking": 3, "evaluation": 2}
-        assert {key: phase.steps_per_epoch for key, phase in phases.items()} == steps
-        phases["denoisers"].step(phases["denoisers"].once(), 0)
+        assert {key: phase.steps_per_epoch for key, phase in epoch.items()} == steps
+        epoch["denoisers"].step(epoch["denoisers"].once(), 0)
         changed = {key for key, value in model.named_parameters() if not torch.equal(value, before[key])}
         assert changed and all(key.startswith(f"denoisers.modality_{name}.") for key in changed)
-        phases["ranking"].step(phases["ranking"].once(), 0)
+        epoch["ranking"].step(epoch["ranking"].once(), 0)
         assert not torch.equal(model.user_embedding, before["user_embedding"])
-        ranked = phases["evaluation"].step(phases["evaluation"].once(), 0)
-        assert ranked.shape == (256, growth.TOP_K) and ranked.min() >= 1, "PAD is not ranked"
+        ranked = epoch["evaluation"].step(epoch["evaluation"].once(), 0)
+        assert ranked.shape == (256, phases.TOP_K) and ranked.min() >= 1, "PAD is not ranked"
 
 
 def test_traffic_is_what_operations_touch(growth: Any) -> None:
