@@ -25,6 +25,7 @@ class HCCFConfig(ModelSettings):
     hyperedges: Literal["learned", "embedding"] = Field(
         "learned", description="H = E W; or the embeddings as they are, which the authors advise for sparse data"
     )
+    hyperedge_scale: Weight = Field(1.0, description="factor of H; the published sparse variant has one")
     activation: Literal["none", "leaky_relu"] = Field(
         "none",
         description="of both parts of a layer: none as in the published code, or the paper's, of slope .5",
@@ -38,13 +39,14 @@ class HCCFConfig(ModelSettings):
 class HCCF(RowRecommender):
     r"""Graph propagation beside learned hyperedges, contrasted layer by layer (arXiv 2204.12200).
 
-    With :math:`H = E W` separately for users and items, :math:`X_0 = E`:
+    With :math:`H = s E W` separately for users and items, :math:`X_0 = E`:
 
     .. math::
         G_l = \mathrm{drop}(A) X_{l-1}, \quad P_l = H (H^T X_{l-1}), \quad X_l = G_l + P_l, \quad X = \sum_l X_l
 
     BPR, the contrast of :math:`\mathrm{sg}(G_l)` and :math:`P_l` over a batch's distinct users and items, and the
-    squared norms of all parameters. This is the published code: the paper has an activation, which the code makes and
+    squared norms of all parameters. :math:`P_l` is cubic in :math:`E` and outgrows :math:`G_l` while embeddings grow; a
+    small :math:`s` holds it down. This is the published code: the paper has an activation, which the code makes and
     does not use (``activation: leaky_relu``). On a GPU, finding the distinct ones makes the host wait twice a batch.
     """
 
@@ -69,9 +71,10 @@ class HCCF(RowRecommender):
 
     def _incidence(self) -> tuple[Tensor, Tensor]:
         """Return the incidence of users ``(U, K)`` and of items ``(I, K)``."""
-        if self.settings.hyperedges == "embedding":
-            return self.user_embedding, self.item_embedding
-        return self.user_embedding @ self.user_hyperedges, self.item_embedding @ self.item_hyperedges
+        users, items = self.user_embedding, self.item_embedding
+        if self.settings.hyperedges == "learned":
+            users, items = users @ self.user_hyperedges, items @ self.item_hyperedges
+        return self.settings.hyperedge_scale * users, self.settings.hyperedge_scale * items
 
     def layers(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Return the final rows ``(N, D)`` and per layer :math:`G_l` and :math:`P_l`, each ``(N, D)``."""

@@ -168,7 +168,7 @@ class HCCF(Dense):
         users, items = self.p["user_embedding"], self.p["item_embedding"]
         if self.s.hyperedges == "learned":
             users, items = users @ self.p["user_hyperedges"], items @ self.p["item_hyperedges"]
-        shared = torch.block_diag(users @ users.t(), items @ items.t())  # (N, N)
+        shared = self.s.hyperedge_scale**2 * torch.block_diag(users @ users.t(), items @ items.t())  # (N, N)
         x, total, views = self.ids(), self.ids(), []
         for _ in range(self.s.n_layers):
             views.append((self.symmetric @ x, shared @ x))

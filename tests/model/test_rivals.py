@@ -39,7 +39,17 @@ from .dense import (
 REG = {"reg_weight": 0.3}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("HCCF", {"edge_dropout": 0.0, "cl_weight": 0.4, "temperature": 0.7, **REG}),
-    ("HCCF", {"edge_dropout": 0.0, "cl_weight": 0.4, "hyperedges": "embedding", "n_layers": 1, **REG}),
+    (
+        "HCCF",
+        {
+            "edge_dropout": 0.0,
+            "cl_weight": 0.4,
+            "hyperedges": "embedding",
+            "hyperedge_scale": 0.3,
+            "n_layers": 1,
+            **REG,
+        },
+    ),
     ("VBPR", REG),
     ("VBPR", {"biases": False, "normalize_features": False, **REG}),
     ("LightGCNM", REG),
