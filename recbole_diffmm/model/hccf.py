@@ -71,10 +71,10 @@ class HCCF(RowRecommender):
 
     def _incidence(self) -> tuple[Tensor, Tensor]:
         """Return the incidence of users ``(U, K)`` and of items ``(I, K)``."""
-        users, items = self.user_embedding, self.item_embedding
-        if self.settings.hyperedges == "learned":
-            users, items = users @ self.user_hyperedges, items @ self.item_hyperedges
-        return self.settings.hyperedge_scale * users, self.settings.hyperedge_scale * items
+        scale, users, items = self.settings.hyperedge_scale, self.user_embedding, self.item_embedding
+        if self.settings.hyperedges == "embedding":
+            return scale * users, scale * items
+        return scale * (users @ self.user_hyperedges), scale * (items @ self.item_hyperedges)
 
     def layers(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Return the final rows ``(N, D)`` and per layer :math:`G_l` and :math:`P_l`, each ``(N, D)``."""
