@@ -111,7 +111,7 @@ class Tests:
         against_best: Every other row against it.
         reference: The named row.
         against_reference: Every other row against it.
-        pairs: Every pair of the best rows, by the first metric alone.
+        pairs: Every pair of the best rows (`marks.MATRIX_ROWS` at most), by the first metric alone.
         smallest: The smallest difference that so many users show.
     """
 

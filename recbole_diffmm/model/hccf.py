@@ -45,9 +45,10 @@ class HCCF(RowRecommender):
         G_l = \mathrm{drop}(A) X_{l-1}, \quad P_l = H (H^T X_{l-1}), \quad X_l = G_l + P_l, \quad X = \sum_l X_l
 
     BPR, the contrast of :math:`\mathrm{sg}(G_l)` and :math:`P_l` over a batch's distinct users and items, and the
-    squared norms of all parameters. :math:`P_l` is cubic in :math:`E` and outgrows :math:`G_l` while embeddings grow; a
-    small :math:`s` holds it down. This is the published code: the paper has an activation, which the code makes and
-    does not use (``activation: leaky_relu``). On a GPU, finding the distinct ones makes the host wait twice a batch.
+    squared norms of all parameters. :math:`P_1` is cubic in :math:`E`, :math:`G_1` linear; a small :math:`s` holds the
+    hyperedges' part down while embeddings grow. This is the published code: the paper has an activation, which the code
+    makes and does not use (``activation: leaky_relu``). On a GPU, finding the distinct ones makes the host wait twice a
+    batch.
     """
 
     config_class = HCCFConfig
