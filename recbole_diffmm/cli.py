@@ -100,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     what = "make a leaderboard: run what is missing, then write its tables and pages"
     leaderboard = _command(commands, "leaderboard", _leaderboard, what)
     leaderboard.add_argument("board", nargs="?", help="a YAML file, or the name of one in properties/leaderboard/")
+    leaderboard.add_argument(
+        "-m", "--models", default="", help="rows to run, separated by commas (default: all; only these must be tuned)"
+    )
     leaderboard.add_argument("--workers", type=int, help="runs at a time (default: one a GPU, or as cores allow)")
     leaderboard.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786")
     leaderboard.add_argument("--rerun_stale", action="store_true", help="run again what code or data changed for")
@@ -163,6 +166,10 @@ def _config_files(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config_files", default="", metavar='"A.yaml B.yaml"', help="YAML files; later ones win")
 
 
+def _names(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",") if name.strip()]
+
+
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
@@ -188,7 +195,7 @@ def _compare(given: Any, settings: list[str]) -> None:
     from recbole_diffmm.compare import compare, render
     from recbole_diffmm.sources import parse_overrides
 
-    names = [name.strip() for name in given.models.split(",") if name.strip()]
+    names = _names(given.models)
     failures: dict[str, str] = {}
     overrides = parse_overrides(settings)
     records = compare(names, given.dataset, given.config_files.split(), None, overrides, failures=failures)
@@ -205,6 +212,8 @@ def _leaderboard(given: Any, _: list[str]) -> None:
             "give one of: a board (a YAML file, or one of properties/leaderboard/, such as quick), --render FOLDER, "
             "--compare A.json B.json"
         )
+    if given.models and not given.board:
+        raise UserError("--models names rows to run; give their board too")
     if given.compare:
         from recbole_diffmm.leaderboard.difference import describe
 
@@ -220,7 +229,7 @@ def _leaderboard(given: Any, _: list[str]) -> None:
         return
     from recbole_diffmm.leaderboard.make import make
 
-    made = make(given.board, given.workers, given.scheduler, given.rerun_stale)
+    made = make(given.board, given.workers, given.scheduler, given.rerun_stale, rows=_names(given.models))
     board = render(made.folder, made.data_path, only_if_changed=True)
     if board is None:
         _say(f"nothing has changed: {made.folder / 'index.html'}")

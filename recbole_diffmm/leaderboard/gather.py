@@ -33,7 +33,7 @@ def gather(folder: Path, manifest: Manifest, data_path: Path = Path("dataset")) 
     for entry in manifest.rows:
         row = _row(folder, entry, data_path)
         if not row.records:
-            why = "; ".join(dict.fromkeys(row.failures)) or "no run yet"
+            why = "; ".join(dict.fromkeys(row.failures)) or ("no run yet" if entry.runs else "not tuned yet")
             empty.append((row.label, entry.dataset, why))
             continue
         key, splits = _key(row), _splits(row)

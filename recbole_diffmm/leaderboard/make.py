@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard import manifest, plan
 from recbole_diffmm.leaderboard.manifest import Manifest
 from recbole_diffmm.leaderboard.progress import Progress
-from recbole_diffmm.leaderboard.spec import find_spec, load_spec, tasks
+from recbole_diffmm.leaderboard.spec import check_rows, find_spec, load_spec, tasks
 from recbole_diffmm.leaderboard.tuned import tuning_words
 
 
@@ -42,6 +42,7 @@ def make(
     scheduler: str | None = None,
     rerun_stale: bool = False,
     progress: bool = True,
+    rows: Collection[str] = (),
 ) -> Made:
     """Carry out the runs of a board that have no record yet.
 
@@ -51,9 +52,10 @@ def make(
         scheduler: Address of a Dask scheduler whose workers run instead.
         rerun_stale: Run again what code or data have changed for; the old records go to ``<folder>/stale/``.
         progress: Show one display on standard error.
+        rows: Names of the rows to run, all by default. The others stay as they are, and need no tuning yet.
 
     Raises:
-        UserError: The board, a configuration or a tuning report is wrong; nothing has run.
+        UserError: The board, the name of a row, a configuration or a tuning report is wrong; nothing has run.
     """
     from recbole_diffmm.process import only_one
 
@@ -61,14 +63,16 @@ def make(
         raise UserError(f"--workers is {workers}; give at least 1")
     path = find_spec(given)
     spec = load_spec(path)
+    check_rows(spec, rows)
     folder = spec.folder
     with only_one(folder):
-        words = tuning_words(spec)
+        words = tuning_words(spec, rows)
         before = manifest.read(folder)
-        planned = plan.plan(tasks(spec), folder, before.names() if before else {}, spec.metrics, str(path))
+        waiting = [row for row, tuned in words.items() if tuned is None]
+        planned = plan.plan(tasks(spec, waiting), folder, before.names() if before else {}, spec.metrics, str(path))
         board = manifest.build(spec, planned, words)
         manifest.write(folder, board)
-        runs = plan.pending(planned, rerun_stale)
+        runs = [run for run in plan.pending(planned, rerun_stale) if not rows or run.task.label in rows]
         failures = _carry_out(runs, len(planned) - len(runs), folder, workers, scheduler, progress) if runs else {}
     stale = {run.name: run.why for run in planned if run.state == "stale" and run not in runs}
     return Made(folder, plan.data_path(planned[0].task), board, len(runs) - len(failures), failures, stale)

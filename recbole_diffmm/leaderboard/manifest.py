@@ -55,17 +55,17 @@ class Manifest(_Part):
         return {run.fingerprint: run.name for row in self.rows for run in row.runs}
 
 
-def build(spec: Spec, planned: Sequence[Planned], tuned: Mapping[tuple[str, str], str]) -> Manifest:
+def build(spec: Spec, planned: Sequence[Planned], tuned: Mapping[tuple[str, str], str | None]) -> Manifest:
     """Return the manifest of a board.
 
     Args:
         spec: What was asked for.
         planned: Its runs.
-        tuned: By row and dataset, how the row was tuned.
+        tuned: By row and dataset, how the row was tuned; None for one that was not yet, which has no runs.
     """
-    rows: dict[tuple[str, str], list[Planned]] = {}
+    runs: dict[tuple[str, str], list[Run]] = {}
     for run in planned:
-        rows.setdefault((run.task.label, run.task.dataset), []).append(run)
+        runs.setdefault((run.task.label, run.task.dataset), []).append(Run(name=run.name, fingerprint=run.fingerprint))
     return Manifest(
         name=spec.name,
         title=spec.title,
@@ -74,13 +74,14 @@ def build(spec: Spec, planned: Sequence[Planned], tuned: Mapping[tuple[str, str]
         reference=spec.reference,
         rows=tuple(
             Row(
-                label=label,
-                model=runs[0].task.model,
+                label=entry.name,
+                model=entry.model,
                 dataset=dataset,
-                tuned=tuned.get((label, dataset), ""),
-                runs=tuple(Run(name=run.name, fingerprint=run.fingerprint) for run in runs),
+                tuned=tuned.get((entry.name, dataset), "") or "",
+                runs=tuple(runs.get((entry.name, dataset), ())),
             )
-            for (label, dataset), runs in rows.items()
+            for dataset in spec.datasets
+            for entry in spec.models
         ),
         published=spec.published,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -213,14 +213,32 @@ def _told(error: ValidationError) -> str:
     return f"{place + ': ' if place else ''}{message[:1].lower()}{message[1:]}"
 
 
-def tasks(spec: Spec) -> Iterator[Task]:
+def check_rows(spec: Spec, names: Collection[str]) -> None:
+    """Check that a board has these rows.
+
+    Raises:
+        UserError: It has not.
+    """
+    labels = [entry.name for entry in spec.models]
+    for name in names:
+        if name not in labels:
+            raise UserError(f"{name} is no row of board {spec.name}{nearest(name, labels)}")
+
+
+def tasks(spec: Spec, without: Collection[tuple[str, str]] = ()) -> Iterator[Task]:
     """Return the runs of a board, in the order of datasets, rows and seeds.
+
+    Args:
+        spec: The board.
+        without: Rows and datasets to leave out.
 
     Raises:
         UserError: A config file is missing.
     """
     for dataset in spec.datasets:
         for entry in spec.models:
+            if (entry.name, dataset) in without:
+                continue
             files = config_files(spec, entry, dataset)
             if spec.tuning is not None and not entry.untuned:
                 files += (find_file(spec.tuned_file(entry, dataset)),)

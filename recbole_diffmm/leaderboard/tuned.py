@@ -16,23 +16,33 @@ from recbole_diffmm.sources import read_yaml
 from recbole_diffmm.tuning.search import Search
 
 
-def tuning_words(spec: Spec) -> dict[tuple[str, str], str]:
+def tuning_words(spec: Spec, rows: Collection[str] = ()) -> dict[tuple[str, str], str | None]:
     """Return for every row and dataset of a board how it was tuned; nothing where the board states no budget.
 
+    Args:
+        spec: The board.
+        rows: Names of the rows that must be tuned, all by default; others that are not are None.
+
     Raises:
-        UserError: A row has neither a tuning report with that budget nor a word why not.
+        UserError: A row that must be has neither a tuning report with that budget nor a word why not.
     """
     if spec.tuning is None:
         return {}
-    return {
-        (entry.name, dataset): (entry.untuned and f"not tuned: {entry.untuned}")
-        or _words(spec, entry, dataset, spec.tuning)
-        for dataset in spec.datasets
-        for entry in spec.models
-    }
+    words: dict[tuple[str, str], str | None] = {}
+    for dataset in spec.datasets:
+        for entry in spec.models:
+            try:
+                words[entry.name, dataset] = _words(spec, entry, dataset, spec.tuning)
+            except UserError:
+                if not rows or entry.name in rows:
+                    raise
+                words[entry.name, dataset] = None
+    return words
 
 
 def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
+    if entry.untuned:
+        return f"not tuned: {entry.untuned}"
     command = f"recbole-diffmm tune --board {spec.given}"
     name = spec.report_file(entry, dataset)
     row = f"{entry.name} on {dataset}"
@@ -45,7 +55,8 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
         asked = report["model"], report["dataset"], report["settings"], report["config_files"]
     except UserError:
         raise UserError(
-            f"{row} is not tuned ({name} is missing): {command}, or say `untuned: <why>` in its row"
+            f"{row} is not tuned ({name} is missing): {command}, or say `untuned: <why>` in its row; "
+            "--models runs rows that are"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{name} is no report of recbole-diffmm tune; delete it and tune again: {command}") from None

@@ -18,6 +18,7 @@ from recbole_diffmm.cli import main
 from recbole_diffmm.data import bundled
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard import manifest, plan, runner
+from recbole_diffmm.leaderboard.gather import gather
 from recbole_diffmm.leaderboard.make import Made, make
 from recbole_diffmm.leaderboard.render import render
 from recbole_diffmm.leaderboard.spec import load_spec, tasks
@@ -86,6 +87,39 @@ def test_only_what_has_no_record_runs(stand: Stand):
     assert len(other) == 2 and not set(other) & set(done)  # other settings are other runs
     write(BOARD, settings={"use_gpu": False, "show_progress": True, "eval_batch_size": 8})
     assert stand.made()[1] == []  # these cannot move a number
+
+
+def test_named_rows_run_and_the_others_stay_as_they_are(stand: Stand):
+    made, done = stand.made(rows=["Pop"])
+    assert [name.split("-")[0] for name in done] == ["Pop", "Pop"]
+    assert [len(row.runs) for row in made.manifest.rows] == [2, 2]  # the others have no record, and their names already
+    assert gather(FOLDER, made.manifest, Path("dataset")).empty == [("BPR", "toy", "no run yet")]
+    assert [name.split("-")[0] for name in stand.made()[1]] == ["BPR", "BPR"]
+    with pytest.raises(UserError, match=r"^Popp is no row of board b; did you mean Pop"):
+        stand.made(rows=["Pop", "Popp"])
+    assert main(["leaderboard", "--render", str(FOLDER), "--models", "Pop"]) == 2
+
+
+def test_named_rows_need_no_other_rows_tuning(stand: Stand, capsys: pytest.CaptureFixture[str]):
+    write(
+        BOARD,
+        settings={"use_gpu": False},
+        tuning={"trials": 1},
+        models=["BPR", {"model": "Pop", "untuned": "it has no settings"}, {"model": "BPR", "label": "other"}],
+    )
+    for rows in ([], ["BPR"], ["Pop", "other"]):
+        with pytest.raises(UserError, match="is not tuned"):
+            stand.made(rows=rows)
+    assert not FOLDER.exists() or not list(FOLDER.glob("*.json"))
+    assert main(["leaderboard", str(BOARD), "--models", "Pop", "--workers", "1"]) == 0
+    assert [name.split("-")[0] for name in stand.done] == ["Pop", "Pop"]
+    assert "BPR on toy: not tuned yet" in capsys.readouterr().out
+    made, done = stand.made(rows=["Pop"])
+    assert done == [] and [(row.label, len(row.runs)) for row in made.manifest.rows] == [
+        ("BPR", 0),
+        ("Pop", 2),
+        ("other", 0),
+    ]
 
 
 def test_a_board_that_is_done_wakes_neither_pytorch_nor_recbole(stand: Stand):
