@@ -41,8 +41,11 @@ def _region(name: str) -> str:
     if made_of is None:
         raise FileNotFoundError(folder)
     board = gather(folder, made_of, Path("nowhere"))  # as it was when it was run
-    tables = "\n\n".join(table(group, board.metrics) for group in board.groups)
-    return f"<!-- board: {name} -->\n{tables}\n<!-- end of board -->"
+    parts = [table(group, board.metrics) for group in board.groups]
+    if board.empty:
+        parts.append("Not in this table yet: " + "; ".join(f"{label} ({why})" for label, _, why in board.empty) + ".")
+    text = "\n\n".join(parts)
+    return f"<!-- board: {name} -->\n{text}\n<!-- end of board -->"
 
 
 if __name__ == "__main__":

@@ -325,7 +325,7 @@ def test_the_same_board_gives_the_same_page():
 def test_the_index_lists_boards():
     entries = [
         IndexEntry(
-            "tiktok-va", "TikTok", "tiktok-va/index.html", ("tiktok", "tiktok"), 6, 30, "DiffMM, 0.1", "2026-01-02"
+            "tiktok-all", "TikTok", "tiktok-all/index.html", ("tiktok", "tiktok"), 6, 30, "DiffMM, 0.1", "2026-01-02"
         ),
         IndexEntry("new", HOSTILE, "new/index.html", (), 0, 0, "", ""),
     ]
@@ -333,8 +333,8 @@ def test_the_index_lists_boards():
     page = Page(text)
     assert not page.unclosed and not page.all("script")
     links = [(attributes["href"], told) for attributes, told in page.all("a")]
-    assert links == [("tiktok-va/index.html", "TikTok"), ("new/index.html", " ".join(HOSTILE.split()))]
-    assert "tiktok-va on tiktok; 6 rows, 30 runs, the last one of 2026-01-02" in page.all("p", class_="meta")[1][1]
+    assert links == [("tiktok-all/index.html", "TikTok"), ("new/index.html", " ".join(HOSTILE.split()))]
+    assert "tiktok-all on tiktok; 6 rows, 30 runs, the last one of 2026-01-02" in page.all("p", class_="meta")[1][1]
     assert "no board here" in render_index([])
 
 

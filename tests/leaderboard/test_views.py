@@ -219,6 +219,33 @@ def test_the_words_say_which_rows_read_which_modalities_and_how_long_they_traine
         assert "ot distinguishable from BPR in recall@20: no other row" in text
 
 
+def test_the_words_name_rows_that_are_apart_and_call_the_most_the_others():
+    group = _board().groups[0]
+    rows = [replace(group.rows[0], label=label) for label in "ABCDE"]
+    tail = "none begun after 45 minutes, on validation Recall@20 of split 0123456789ab"
+    told = [
+        "16 trials in under a minute",
+        "16 trials in 24 minutes",
+        "6 trials in 55 minutes",
+        "16 trials in 9 minutes",
+    ]
+    for row, head in zip(rows, told, strict=False):
+        row.tuned = f"{head}, {tail}"
+    rows[4].tuned = "not tuned: it has no settings"
+    group = replace(group, rows=rows)
+    assert words.tuning(group) == (
+        f"Tuning ({tail}): C: 6 trials in 55 minutes; E: not tuned: it has no settings; "
+        "the others: 16 trials in under a minute to 24 minutes"
+    )
+    rows[0].tuned = "8 trials, on another split"
+    assert f"; C: 6 trials in 55 minutes, {tail}; " in words.tuning(group)
+    assert words.run_apart(group) == ""
+    group = replace(group, rows=[replace(group.rows[0], tuned="8 trials in 9 minutes, on a split")])
+    assert words.tuning(group) == "Tuning (on a split): A: 8 trials in 9 minutes"
+    group.rows[0].tuned = ""
+    assert words.tuning(group) == ""
+
+
 def test_the_words_say_where_the_two_tests_disagree():
     group = _board().groups[0]
     tests = group.tests["recall@20"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from recbole_diffmm.leaderboard.board import Cell, Group, Row, over_seeds
 from recbole_diffmm.leaderboard.statistics import LEVEL, POWER
@@ -60,19 +61,37 @@ def modalities(group: Group) -> str:
 
 def tuning(group: Group) -> str:
     """Return how the rows of a table were tuned, what all have in common once; empty where none says."""
-    heads: dict[str, list[str]] = {}
-    tails = set()
-    for row in group.rows:
-        head, _, tail = row.tuned.partition(", ")
-        heads.setdefault(head, []).append(row.label)
-        tails |= {tail} if tail else set()
+    tails = {tail for row in group.rows if (tail := row.tuned.partition(", ")[2])}
     if len(tails) > 1:
-        heads = {}
-        for row in group.rows:
-            heads.setdefault(row.tuned, []).append(row.label)
-    told = "; ".join(f"{', '.join(labels)}: {head}" for head, labels in heads.items() if head)
-    common = f" ({next(iter(tails))})" if len(tails) == 1 else ""
-    return f"Tuning{common}: {told}" if told else ""
+        return _told("Tuning", ((row.label, row.tuned) for row in group.rows))
+    budgets = {row.label: row.tuned.partition(", ")[0].partition(" in ") for row in group.rows}
+    took: dict[str, list[str]] = {}
+    for trials, _, minutes in budgets.values():
+        took.setdefault(trials, []).append(minutes)
+    common = f" ({next(iter(tails))})" if tails else ""
+    return _told(f"Tuning{common}", ((label, trials + _span(took[trials])) for label, (trials, *_) in budgets.items()))
+
+
+def _span(minutes: Sequence[str]) -> str:
+    """The shortest and the longest of times in the words of `tuning_words`: "under a minute", "9 minutes"."""
+    ordered = sorted(minutes, key=lambda told: int(re.sub(r"\D", "", told) or 0))
+    if not ordered[-1]:
+        return ""
+    return f" in {' to '.join(dict.fromkeys((ordered[0], ordered[-1])))}"
+
+
+def _told(head: str, kinds_by_label: Iterable[tuple[str, str]]) -> str:
+    """Each kind with the rows that are of it, the one that most rows are of last, as that of the others."""
+    rows: dict[str, list[str]] = {}
+    for label, kind in kinds_by_label:
+        if kind:
+            rows.setdefault(kind, []).append(label)
+    most = max(rows, key=lambda kind: len(rows[kind]), default="")
+    told = {", ".join(labels): kind for kind, labels in rows.items()}
+    if len(rows) > 1 and len(rows[most]) > 2:
+        told = {names: kind for names, kind in told.items() if kind != most} | {"the others": most}
+    parts = "; ".join(f"{names}: {kind}" for names, kind in told.items())
+    return f"{head}: {parts}" if parts else ""
 
 
 def doubted(group: Group) -> list[str]:
@@ -113,15 +132,12 @@ def remarks(group: Group) -> list[str]:
 
 def run_apart(group: Group) -> str:
     """Return what rows train with that the others do not: epochs at most and patience; empty where all are alike."""
-    kinds: dict[str, list[str]] = {}
-    for row in group.rows:
-        config = row.records[0].config
-        kinds.setdefault(f"at most {config.get('epochs')} epochs, patience {config.get('stopping_step')}", []).append(
-            row.label
-        )
-    if len(kinds) < 2:
-        return ""
-    return "; ".join(f"{', '.join(labels)}: {kind}" for kind, labels in kinds.items())
+    configs = [(row.label, row.records[0].config) for row in group.rows]
+    kinds = [
+        (label, f"at most {config.get('epochs')} epochs, patience {config.get('stopping_step')}")
+        for label, config in configs
+    ]
+    return _told("Training", kinds) if len({kind for _, kind in kinds}) > 1 else ""
 
 
 def number(cell: Cell) -> str:
