@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     leaderboard = _command(commands, "leaderboard", _leaderboard, what)
     leaderboard.add_argument("board", nargs="?", help="a YAML file, or the name of one in properties/leaderboard/")
     leaderboard.add_argument(
-        "-m", "--models", default="", help="rows to run, separated by commas (default: all; only these must be tuned)"
+        "-m", "--models", help="rows to run, separated by commas (default: all); the others need no tuning yet"
     )
     leaderboard.add_argument("--workers", type=int, help="runs at a time (default: one a GPU, or as cores allow)")
     leaderboard.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786")
@@ -212,8 +212,9 @@ def _leaderboard(given: Any, _: list[str]) -> None:
             "give one of: a board (a YAML file, or one of properties/leaderboard/, such as quick), --render FOLDER, "
             "--compare A.json B.json"
         )
-    if given.models and not given.board:
-        raise UserError("--models names rows to run; give their board too")
+    rows = _names(given.models or "")
+    if given.models is not None and not (rows and given.board):
+        raise UserError(f"--models is {given.models!r}; give a board and names of its rows, separated by commas")
     if given.compare:
         from recbole_diffmm.leaderboard.difference import describe
 
@@ -229,7 +230,7 @@ def _leaderboard(given: Any, _: list[str]) -> None:
         return
     from recbole_diffmm.leaderboard.make import make
 
-    made = make(given.board, given.workers, given.scheduler, given.rerun_stale, rows=_names(given.models))
+    made = make(given.board, given.workers, given.scheduler, given.rerun_stale, rows=rows)
     board = render(made.folder, made.data_path, only_if_changed=True)
     if board is None:
         _say(f"nothing has changed: {made.folder / 'index.html'}")

@@ -14,7 +14,7 @@ from recbole_diffmm.trainer.loop import BatchLoop
 
 
 class NCLTrainer(RunTrainer, RecBoleNCLTrainer, BatchLoop):
-    """RecBole's trainer of NCL; the contrast of neighbours (WWW 2022, eq. 6 and 7) comes from :func:`infonce_loss`.
+    """RecBole's trainer of NCL; the contrast with structural neighbours (WWW 2022) comes from :func:`infonce_loss`.
 
     As for SGL: the same loss to rounding, in less time. The contrast with the clusters' centres stays RecBole's.
     """

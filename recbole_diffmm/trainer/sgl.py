@@ -13,10 +13,11 @@ from recbole_diffmm.trainer.loop import BatchLoop
 
 
 class SGLTrainer(RunTrainer, BatchLoop):
-    """RecBole's trainer; the model's contrast (SIGIR 2021, eq. 10) comes from :func:`infonce_loss`.
+    """RecBole's trainer; the model's contrast of two dropped graphs (SIGIR 2021) comes from :func:`infonce_loss`.
 
     RecBole makes and keeps a matrix of batch times nodes for every step of the formula, which is most of an epoch. The
-    loss is the same to rounding; RecBole's ``enable_amp`` lets its products take bfloat16.
+    loss is the same to rounding; RecBole's ``enable_amp`` lets its products take bfloat16 where
+    that is autocast's format.
     """
 
     def __init__(self, config: Any, model: SGL) -> None:

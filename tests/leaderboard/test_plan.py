@@ -97,7 +97,15 @@ def test_named_rows_run_and_the_others_stay_as_they_are(stand: Stand):
     assert [name.split("-")[0] for name in stand.made()[1]] == ["BPR", "BPR"]
     with pytest.raises(UserError, match=r"^Popp is no row of board b; did you mean Pop"):
         stand.made(rows=["Pop", "Popp"])
-    assert main(["leaderboard", "--render", str(FOLDER), "--models", "Pop"]) == 2
+
+
+@pytest.mark.parametrize(
+    "given", [["--render", "results/b", "--models", "Pop"], ["b.yaml", "-m", ","], ["b.yaml", "-m", ""]]
+)
+def test_rows_without_a_name_or_a_board_run_nothing(given: list[str], stand: Stand, capsys: pytest.CaptureFixture[str]):
+    assert main(["leaderboard", *given]) == 2
+    assert "give a board and names of its rows" in capsys.readouterr().err
+    assert stand.done == [] and not FOLDER.exists()
 
 
 def test_named_rows_need_no_other_rows_tuning(stand: Stand, capsys: pytest.CaptureFixture[str]):
