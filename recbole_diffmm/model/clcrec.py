@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_diffmm.graph import unit_rows
+from recbole_diffmm.graph.attention import agreement, edges_to_picked
 from recbole_diffmm.model.base import MultimodalRecommender
 from recbole_diffmm.model.negatives import NegativeItems
 from recbole_diffmm.model.settings import ModelSettings, Share, Weight
@@ -79,22 +80,15 @@ class CLCRec(MultimodalRecommender):
         target = torch.zeros_like(users)
         nothing = torch.zeros(items.shape, dtype=torch.bool, device=items.device)
         nothing[:, 1:] = ~self.negatives.has_any(users).unsqueeze(1)
-        cosines = products(unit_rows(self.item_embedding[positives]), unit_rows(encoded), items)
+        edges = edges_to_picked(items, self.item_count)
+
+        def products(queries: Tensor, rows: Tensor) -> Tensor:  # (B, D) and (I, D) to (B, 1 + n)
+            return agreement(edges, torch.cat([queries, rows])).view_as(items)
+
+        cosines = products(unit_rows(self.item_embedding[positives]), unit_rows(encoded))
         alignment = F.cross_entropy((cosines / s.temperature).masked_fill(nothing, -torch.inf), target)
         replaced = torch.rand(items.shape, device=items.device) < s.replaced_share
-        scores = torch.where(
-            replaced, products(user, encoded, items), products(user, self.item_embedding, items)
-        )  # (B, 1 + n)
+        scores = torch.where(replaced, products(user, encoded), products(user, self.item_embedding))  # (B, 1 + n)
         ranking = F.cross_entropy((scores / s.temperature).masked_fill(nothing, -torch.inf), target)
         lengths = 0.5 * (user.norm(dim=1).mean() + self.item_embedding.norm(dim=1)[items].mean())
         return (1 - s.alignment_share) * ranking, s.alignment_share * alignment, s.reg_weight * lengths
-
-
-def products(queries: Tensor, rows: Tensor, picked: Tensor) -> Tensor:
-    """Return the inner products ``(B, n)`` of ``queries (B, D)`` with the rows ``picked (B, n)`` of ``rows (I, D)``.
-
-    Products with all rows, of which some are picked, are faster while they take less memory than picking rows.
-    """
-    if len(rows) <= picked.shape[1] * queries.shape[1]:
-        return (queries @ rows.t()).gather(1, picked)
-    return torch.einsum("bd,bnd->bn", queries, rows[picked])

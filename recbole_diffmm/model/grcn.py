@@ -9,7 +9,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_diffmm.graph import Edges, aggregate, agreement, order_edges, softmax_by_receiver, unit_rows
+from recbole_diffmm.graph import Edges, order_edges, softmax_by_receiver, unit_rows
+from recbole_diffmm.graph.attention import aggregate, agreement
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import mean_bpr_loss
 from recbole_diffmm.model.settings import Layers, ModelSettings, Weight
