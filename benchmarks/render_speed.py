@@ -1,4 +1,4 @@
-"""Renders the reports of epoch.py and growth.py into the marked places of docs/speed.md.
+"""Renders the reports of epoch.py, growth.py and others into the marked places of docs/speed.md.
 
 python benchmarks/render_speed.py
 """
@@ -107,6 +107,16 @@ def variants(report: dict[str, Any]) -> str:
     return table(header, rows)
 
 
+def steps(report: dict[str, Any]) -> str:
+    """Seconds of a training step, before and here."""
+    header = ["model", "what was replaced", "batch", "before, s", "here, s", "before / here"]
+    rows = []
+    for x in report["models"]:
+        seconds = [f"{x['before']:.3f}", f"{x['here']:.3f}", f"**{x['ratio']:.1f}**"]
+        rows.append([x["model"], x["before_is"], f"{x['batch_size']:,}", *seconds])
+    return table(header, rows)
+
+
 GROWTH = {"seconds of a step": "step_seconds", "seconds of an epoch": "epoch_seconds", "added memory": "added_bytes"}
 FIGURES = {
     "valid Recall@20, epochs from 10": "valid_mean_recall@20",
@@ -119,6 +129,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "variants-tiktok": variants,
     "growth-cpu": growth,
     "growth-large-cpu": large,
+    "steps-tiktok-cpu": steps,
 }
 
 

@@ -1,6 +1,6 @@
 """A model's training step with what this package put in place of RecBole's code or of its own earlier one, in turn.
 
-python benchmarks/steps.py --dataset tiktok
+python benchmarks/steps.py --dataset tiktok --out benchmarks/results/steps-tiktok-cpu.json
 """
 
 from __future__ import annotations
@@ -20,28 +20,18 @@ from torch import Tensor
 
 from recbole_diffmm import graph, provenance, record, registry
 from recbole_diffmm.config import Config
-from recbole_diffmm.graph import Edges
 from recbole_diffmm.model import clcrec, grcn
 from recbole_diffmm.quick_start import load_splits
 
 
-def with_all_rows(edges: Edges, x: Tensor) -> Tensor:
-    """Products of a batch with all rows, of which the picked ones are taken."""
-    n_queries = int(edges.receiver[-1]) + 1
-    picked = (edges.sender - n_queries).view(n_queries, -1)
-    return (x[:n_queries] @ x[n_queries:].t()).gather(1, picked).flatten()
+def with_all_rows(picked: Tensor, x: Tensor) -> Tensor:
+    """Products of a batch with all rows, of which the picked ones ``(B, n)`` are taken."""
+    return (x[: len(picked)] @ x[len(picked) :].t()).gather(1, picked)
 
 
-def of_the_class(*path: str) -> Callable[[Any], list[tuple[Any, str, Any]]]:
-    """The method that stands at the end of `path` below a model, as its class has it."""
-
-    def places(model: Any) -> list[tuple[Any, str, Any]]:
-        holder = model
-        for name in path[:-1]:
-            holder = holder[int(name)] if name.isdigit() else getattr(holder, name)
-        return [(holder, path[-1], getattr(type(holder), path[-1]).__get__(holder))]
-
-    return places
+def of_the_class(name: str) -> Callable[[Any], list[tuple[Any, str, Any]]]:
+    """A model's method as its class has it."""
+    return lambda model: [(model, name, getattr(type(model), name).__get__(model))]
 
 
 class Case(NamedTuple):
@@ -63,14 +53,20 @@ CASES = {
     "NCL": Case("RecBole's contrast", of_the_class("ssl_layer_loss"), (("train_batch_size", 2048),)),
     "LDiffRec": Case(
         "RecBole's dense encoder",
-        of_the_class("autoencoder", "encoder", "mlp_layers", "1", "forward"),
+        lambda model: [(model.autoencoder.encoder.mlp_layers[1], "__class__", torch.nn.Linear)],
         (("train_batch_size", 400),),
     ),
     "GRCN": Case(
         "rows taken edge by edge",
         lambda model: [(grcn, "agreement", graph.agreement), (grcn, "aggregate", graph.aggregate)],
     ),
-    "CLCRec": Case("products with all items", lambda model: [(clcrec, "agreement", with_all_rows)]),
+    "CLCRec": Case(
+        "products with all items",
+        lambda model: [
+            (clcrec, "agreement", with_all_rows),
+            (clcrec, "edges_to_picked", lambda picked, n_rows: picked),
+        ],
+    ),
 }
 
 
@@ -128,11 +124,11 @@ def main() -> None:
     parser.add_argument("--dataset", default="tiktok")
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--models", default=",".join(CASES), help="separated by commas")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/steps-tiktok-cpu.json"))
+    parser.add_argument("--out", type=Path, help="where the report goes; by default it is printed alone")
     args = parser.parse_args()
     report = {
         "what": "seconds of a step without the optimizer's, as it was before and in this package, in turn",
-        "command": f"python benchmarks/steps.py --dataset {args.dataset}",
+        "command": " ".join(["python", *sys.argv]),
         "device": provenance.device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "threads": torch.get_num_threads(),
         "versions": provenance.versions(),
@@ -141,7 +137,8 @@ def main() -> None:
     }
     for row in report["models"]:
         sys.stdout.write(f"{row['model']}: {row['before']:.3f} s, {row['here']:.3f} s, {row['ratio']:.2f} times\n")
-    record.write_json(args.out, report)
+    if args.out:
+        record.write_json(args.out, report)
 
 
 if __name__ == "__main__":

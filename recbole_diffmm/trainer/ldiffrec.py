@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from recbole.model.general_recommender import LDiffRec
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
+from recbole_diffmm.graph.propagation import weighted_sums
 from recbole_diffmm.trainer.base import RunTrainer
 from recbole_diffmm.trainer.loop import BatchLoop
 
@@ -17,35 +17,41 @@ from recbole_diffmm.trainer.loop import BatchLoop
 class LDiffRecTrainer(RunTrainer, BatchLoop):
     """RecBole's trainer; on the CPU the first product of the model's encoder (SIGIR 2023) skips what is zero.
 
-    The input is a user's row of the interaction matrix, and its dense product with the first layer and back is most of
-    an epoch. Values and gradients are the same to rounding. With clusters of items (``n_cate`` above 1) it
-    stays RecBole's.
+    The input is a user's row of the interaction matrix. Values and gradients are the same to rounding. With clusters of
+    items (``n_cate`` above 1) the encoder stays RecBole's.
     """
 
     def __init__(self, config: Any, model: LDiffRec) -> None:
         super().__init__(config, model)
-        if model.n_cate == 1 and self.device.type == "cpu":
-            first = model.autoencoder.encoder.mlp_layers[1]
-            first.forward = lambda rows: _SparseLinear.apply(rows, first.weight, first.bias)
+        if model.n_cate == 1:
+            model.autoencoder.encoder.mlp_layers[1].__class__ = LinearOfFew
 
 
-class _SparseLinear(torch.autograd.Function):
-    """``rows (B, I) @ weight.t() (I, D) + bias (D,)`` for rows that are nearly all zero and need no gradient."""
+class LinearOfFew(nn.Linear):
+    """A linear layer for rows ``(B, I)`` that are nearly all zero and need no gradient; dense on a GPU and with AMP."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return ``(B, D)``."""
+        if rows.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return super().forward(rows)
+        return _SparseProduct.apply(rows, self.weight) + self.bias
+
+
+class _SparseProduct(torch.autograd.Function):
+    """``rows (B, I) @ weight.t()`` with ``weight (D, I)``, from the entries that are not zero."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
         row, column = rows.nonzero(as_tuple=True)
         value = rows[row, column]
         ctx.save_for_backward(row, column, value)
         ctx.n_columns = rows.shape[1]
-        starts = torch.searchsorted(row, torch.arange(len(rows)))
-        return F.embedding_bag(column, weight.t().contiguous(), starts, mode="sum", per_sample_weights=value) + bias
+        return weighted_sums(column, torch.searchsorted(row, torch.arange(len(rows))), value, weight.t().contiguous())
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
         row, column, value = ctx.saved_tensors
-        grad = grad_outputs[0]
-        by_column = grad.new_zeros(ctx.n_columns, grad.shape[1])
-        by_column.index_add_(0, column, grad[row] * value.unsqueeze(1))
-        return None, by_column.t(), grad.sum(dim=0)
+        order = column.argsort(stable=True)
+        starts = torch.searchsorted(column[order], torch.arange(ctx.n_columns))
+        return None, weighted_sums(row[order], starts, value[order], grad_outputs[0].contiguous()).t()

@@ -56,8 +56,9 @@ def test_without_an_edge_there_is_nothing_to_multiply_and_gradients_are_zero() -
 
 
 def test_half_precision_is_summed_in_float32() -> None:
-    x = rows(0, N_NODES, 3).detach().bfloat16()
-    assert agreement(EDGES, x).dtype == aggregate(EDGES, torch.ones(6).bfloat16(), x).dtype == torch.float32
+    x, weight = rows(0, N_NODES, 3).detach().bfloat16(), torch.full((6,), 1.1).bfloat16()
+    torch.testing.assert_close(agreement(EDGES, x), agreement(EDGES, x.float()))
+    torch.testing.assert_close(aggregate(EDGES, weight, x), aggregate(EDGES, weight.float(), x.float()))
 
 
 def test_a_device_whose_library_wants_sorted_columns_multiplies_rows(monkeypatch: pytest.MonkeyPatch) -> None:
