@@ -91,7 +91,7 @@ def test_the_readme_shows_the_records(repository):
 
 
 # Rows whose tuning takes hours and is still to come; the README names them.
-WAITING = {"tiktok-all": {"CLCRec", "GRCN", "MMGCN", "DiffRec", "LDiffRec", "SLIMElastic"}}
+WAITING = {"tiktok-all": {"LDiffRec", "SLIMElastic"}}
 
 
 @pytest.mark.parametrize("name", ["quick", "tiktok-all", "baby-unimodal"])
