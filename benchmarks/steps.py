@@ -38,9 +38,9 @@ class Case(NamedTuple):
     """One model.
 
     Attributes:
-        before: what its place was taken of, in words.
-        places: from a model to the objects, the names there, and what stood there before.
-        settings: what it is built with.
+        before: What stood there before, in words.
+        places: From a model to the objects that hold what was replaced, its names there, and what stood there before.
+        settings: What the model is built with.
     """
 
     before: str

@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from recbole.model.general_recommender import LDiffRec
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from recbole_diffmm.graph.propagation import weighted_sums
 from recbole_diffmm.trainer.base import RunTrainer
 from recbole_diffmm.trainer.loop import BatchLoop
 
@@ -34,24 +32,4 @@ class LinearOfFew(nn.Linear):
         """Return ``(B, D)``."""
         if rows.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return super().forward(rows)
-        return _SparseProduct.apply(rows, self.weight) + self.bias
-
-
-class _SparseProduct(torch.autograd.Function):
-    """``rows (B, I) @ weight.t()`` with ``weight (D, I)``, from the entries that are not zero."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
-        row, column = rows.nonzero(as_tuple=True)
-        value = rows[row, column]
-        ctx.save_for_backward(row, column, value)
-        ctx.n_columns = rows.shape[1]
-        return weighted_sums(column, torch.searchsorted(row, torch.arange(len(rows))), value, weight.t().contiguous())
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
-        row, column, value = ctx.saved_tensors
-        order = column.argsort(stable=True)
-        starts = torch.searchsorted(column[order], torch.arange(ctx.n_columns))
-        return None, weighted_sums(row[order], starts, value[order], grad_outputs[0].contiguous()).t()
+        return torch.sparse.mm(rows.detach().to_sparse(), self.weight.t()) + self.bias

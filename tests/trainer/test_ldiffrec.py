@@ -10,7 +10,7 @@ from recbole.utils import init_seed
 from torch import nn
 from torch.nn import functional as F
 
-from recbole_diffmm.trainer.ldiffrec import LinearOfFew, _SparseProduct
+from recbole_diffmm.trainer.ldiffrec import LinearOfFew
 from tests.trainer.test_loop import build
 
 
@@ -18,9 +18,17 @@ def test_values_and_gradients_are_those_of_the_dense_product():
     torch.manual_seed(0)
     rows = torch.zeros(4, 6, dtype=torch.float64)
     rows[0, 5], rows[0, 1], rows[2, 1], rows[3, 0] = 1.0, 2.0, -1.0, 0.5  # the second row is empty
-    weight = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(_SparseProduct.apply(rows, weight), F.linear(rows, weight))
-    assert torch.autograd.gradcheck(lambda weight: _SparseProduct.apply(rows, weight), (weight,))
+    layer, factors = LinearOfFew(6, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    ours, dense = layer(rows), F.linear(rows, layer.weight, layer.bias)
+    torch.testing.assert_close(ours, dense)
+    gradients = [torch.autograd.grad(value, list(layer.parameters()), factors) for value in (ours, dense)]
+    for got, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_the_dense_product_is_not_taken_on_the_cpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nn.Linear, "forward", None)
+    assert LinearOfFew(6, 3)(torch.zeros(2, 6)).shape == (2, 3)
 
 
 def test_a_step_takes_no_more_memory_than_weights_and_entries():
