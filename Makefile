@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Threads that wait without spinning: with another program on the same cores, spinning made an epoch ten times slower.
+# Threads that wait without spinning, which holds up other programs on the same cores, and them the threads.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup run test lint format help
@@ -21,7 +21,7 @@ help:
 
 setup: $(STAMP)
 
-# LightGCN's learning rate is the better one of 0.001 and 0.005 by validation recall, and converges in a third of the time.
+# LightGCN's learning rate is the better one of 0.001 and 0.005 by validation recall, and converges sooner.
 run: $(STAMP)
 	$(BIN)/recbole-diffmm compare --models=DiffMM,Pop,BPR,LightGCN,EASE --dataset=ml-100k \
 	  --LightGCN.learning_rate=0.005 $(ARGS)

@@ -323,7 +323,7 @@ def render(report: dict[str, Any]) -> str:
                 f"{v['share_of_gemm'][phase]:.0%} of {v['precision']}", f"{users:,.0f}" if users else "",
             ])  # fmt: skip
     for name, v in variants.items():
-        peaks = [f"{kind} {value:,.0f} MB" for kind, value in v["peak_memory_mb"].items()]
+        peaks = [f"{kind} {value:,.0f} MiB" for kind, value in v["peak_memory_mb"].items()]
         peaks += [f"{base}/{name} {ratios[name]['peak_memory_mb']['host']:.2f}"] if name in ratios else []
         memory.append(f"peak memory of {name}: {', '.join(peaks)}")
     head = ["phase", "variant", "seconds", "range", f"{base}/it", "GFLOP", "GFLOP/s", "of GEMM", "users/s"]

@@ -162,7 +162,7 @@ def fit(axis: str, points: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def h200_estimate(phases: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of an epoch by the roofline's sum: products and bytes at half of what the device's sheet promises."""
+    """Seconds of an epoch by the roofline's sum: half of the products' rate and of the bytes' that such cards have."""
     flop_rate, byte_rate = H200["tflop_per_s"] * 1e3 * H200["share"], H200["tb_per_s"] * 1e3 * H200["share"]
     seconds = {
         name: sum(

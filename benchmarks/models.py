@@ -2,7 +2,8 @@
 
 python benchmarks/models.py --epochs 4
 
-Each model trains in a process of its own, with the settings that it ships with, on TikTok with image and audio
+Each model trains in a process of its own, with the settings that it ships with but for what `BATCH` and `LIKE_LIGHTGCN`
+say, on TikTok with image and audio
 (`recbole-diffmm convert diffmm <the published folder> --name tiktok --out dataset/` makes it). Epochs are compared by
 their median without the first one, in which kernels and graphs are made; models without epochs by what building and
 fitting them takes.
@@ -64,6 +65,7 @@ def measured(model: str, dataset: str, epochs: int, threads: int) -> dict[str, A
         "peak_mib": found.peak_memory_mb["host"],
         "batch_size": found.config["train_batch_size"],
         "layers": found.config.get("n_layers"),
+        "commit": (provenance.commit() or {}).get("hash"),
     }
 
 
@@ -91,7 +93,6 @@ def main() -> None:
         "threads": args.threads,
         "device": provenance.device_name(torch.device("cpu")),
         "versions": provenance.versions(),
-        "commit": (provenance.commit() or {}).get("hash"),
         "models": rows,
     }
     record.write_json(args.out, report)

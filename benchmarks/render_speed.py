@@ -53,7 +53,7 @@ def epoch(report: dict[str, Any]) -> str:
             row += [f"**{ratios[name]['seconds'][phase]:.1f}**"] if name in ratios else []
             row += [f"{v['gflop'][phase]:,.0f}", f"{v['gflop_per_s'][phase]:,.0f}"]
         rows.append(row)
-    row = ["peak resident MB"]
+    row = ["peak resident MiB"]
     for name, v in variants.items():
         row.append(f"{v['peak_memory_mb']['host']:,.0f}")
         row += [f"**{ratios[name]['peak_memory_mb']['host']:.1f}**"] if name in ratios else []

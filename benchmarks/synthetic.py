@@ -50,7 +50,7 @@ def draw_interactions(sizes: Sizes, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     while (missing := n_interactions - len(key)) > 0:
         drawn = users[power_law(rng, missing, n_users, USER_EXPONENT)] * n_items
         drawn += items[power_law(rng, missing, n_items, ITEM_EXPONENT)]
-        # Not np.unique: where that goes by hashes, it takes a hundred times as long.
+        # Not np.unique: where that goes by hashes, it takes far longer.
         key = np.sort(np.concatenate([key, drawn]))
         key = key[np.diff(key, prepend=-1) > 0]
     return key // n_items, key % n_items

@@ -62,25 +62,23 @@ COST = """
 
 On TikTok with image and audio (9,308 users, 6,710 items, 59,541 training interactions), {threads} threads of a
 processor ({device}), one model after the other with the settings that it ships with: the median of epochs 2 to
-{epochs}, or building and fitting for what has none, and the peak memory of the process. *Times LightGCN* holds it
-against RecBole's LightGCN with two layers and the same batch of 2,048. Made by `{command}`
-([report](../benchmarks/results/models-tiktok-cpu.json)).
+{epochs}, validation and saving included, or building and fitting for what has none, and the peak memory of the process.
+*Times LightGCN* holds it against RecBole's LightGCN with two layers and batches of 2,048. LATTICE, LightGCN-M, FREEDOM,
+MGCN and BM3 have two layers too; a batch counts interactions, for MultiVAE, DiffRec and LDiffRec users. Made by
+`{command}` ([report](../benchmarks/results/models-tiktok-cpu.json), with the commit of each row).
 
-| model | seconds | of | times LightGCN | peak MiB |
-|---|---:|---|---:|---:|
+| model | seconds | of | times LightGCN | batch | layers | peak MiB |
+|---|---:|---|---:|---:|---:|---:|
 """
 
 # Why a model takes more than three times LightGCN's epoch.
 WHY: dict[str, str] = {
-    "CLCRec": "an interaction comes with 128 negative items, and the encoder runs over all items in every batch.",
     "DiffRec": "RecBole's; it denoises whole rows of the training matrix, one a user.",
     "DiffMM": "an epoch also trains a denoiser a modality, generates their graphs and contrasts all nodes.",
-    "GRCN": "every edge's weight is a softmax that is learned, three routings and one pass for each modality.",
     "HCCF": "128 hyperedges join all users and all items in each layer, and all entries are dropped anew.",
-    "LDiffRec": "RecBole's; it denoises whole rows of the training matrix, one a user, with an autoencoder around it.",
     "MultiVAE": "RecBole's; it reconstructs whole rows of the training matrix.",
-    "MGCN": "all nodes pass seven dense maps in every batch, and each modality a graph of its own.",
-    "MMGCL": "three views of three graphs with three layers in every batch.",
+    "MGCN": "users pass three dense maps in every batch and items seven, and each modality has a graph of its own.",
+    "MMGCL": "two views of three graphs, the second with one of them anew, and three layers in every batch.",
     "MMGCN": "three layers for each modality, the first as wide as its features.",
     "NCL": "RecBole's; it contrasts each batch with all users and all items.",
     "NGCF": "RecBole's; three layers of dense maps over all nodes, and its sparse product is slow.",
@@ -122,7 +120,9 @@ def _cost(report: dict[str, Any]) -> str:
     slow = []
     for name, row in sorted(rows.items(), key=lambda item: item[1]["seconds"]):
         ratio = row["seconds"] / unit
-        text += f"| {name} | {row['seconds']:.2f} | {row['of']} | {ratio:.1f} | {row['peak_mib']:,.0f} |\n"
+        batch = f"{row['batch_size']:,}" if row["of"] == "an epoch" else "-"
+        text += f"| {name} | {row['seconds']:.2f} | {row['of']} | {ratio:.1f} | {batch} | {row['layers'] or '-'} "
+        text += f"| {row['peak_mib']:,.0f} |\n"
         if ratio > 3:
             slow.append(f"- **{name}**: {WHY[name]}")
     return (

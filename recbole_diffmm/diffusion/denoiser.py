@@ -83,7 +83,7 @@ class Denoiser(nn.Module):
         if self.normalize_input:
             x_t = F.normalize(x_t)
         if self.training and self.dropout > 0:
-            # By a uniform draw, which is vectorised on the CPU: F.dropout's Bernoulli draw takes four times as long.
+            # By a uniform draw, which is vectorised on the CPU: F.dropout's Bernoulli draw takes several times as long.
             # In place, because new memory for rows of all items costs more than the arithmetic on them.
             keep = torch.rand_like(x_t).ge_(self.dropout)
             x_t = keep.mul_(x_t).mul_(1.0 / (1.0 - self.dropout))

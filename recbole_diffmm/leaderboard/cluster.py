@@ -33,7 +33,7 @@ def connect(address: str) -> Any:
             '--scheduler needs Dask, which is not installed; run: pip install "recbole-diffmm[cluster]"'
         ) from None
     try:
-        get_address_host_port(address)  # first: a client that stumbles over it takes 20 seconds to be taken down
+        get_address_host_port(address)  # first: a client that stumbles over it takes long to be taken down
     except (ValueError, NotImplementedError):
         raise UserError(f"{address} is no address of a Dask scheduler; write tcp://host:8786") from None
     try:

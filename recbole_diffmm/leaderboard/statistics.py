@@ -65,8 +65,8 @@ def compare(values: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]]) 
         ) from None
     differences = [values[a] - values[b] for a, b in pairs]
     raw = {"t": [_paired_t(d) for d in differences], "wilcoxon": [_wilcoxon(d) for d in differences]}
-    # `multipletests` collects garbage at every call, a tenth of a second each with PyTorch or Plotly in memory: what
-    # is alive now need not be looked through.
+    # `multipletests` collects garbage at every call, which takes long with PyTorch or Plotly in memory: what is alive
+    # now need not be looked through.
     gc.freeze()
     try:
         corrected = {
