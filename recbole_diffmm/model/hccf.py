@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from recbole_diffmm.graph import SparseAdjacency, propagate
 from recbole_diffmm.model.base import RowRecommender
 from recbole_diffmm.model.losses import in_batch_infonce, mean_bpr_loss, squared_norm
-from recbole_diffmm.model.parts import embedding_table
+from recbole_diffmm.model.parts import dropout, embedding_table
 from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
 
 
@@ -27,8 +27,8 @@ class HCCFConfig(ModelSettings):
     )
     hyperedge_scale: Weight = Field(1.0, description="factor of H; the published sparse variant has one")
     activation: Literal["none", "leaky_relu"] = Field(
-        "none",
-        description="of both parts of a layer: none as in the published code, or the paper's, of slope .5",
+        "leaky_relu",
+        description="of both parts of a layer: the paper's, of slope .5, or none, as in the published code",
     )
     edge_dropout: DropRate = Field(0.5, description="dropout of edges and of hyperedges' entries")
     reg_weight: Weight = Field(1e-7, description="weight of the squared norms of all parameters")
@@ -42,13 +42,14 @@ class HCCF(RowRecommender):
     With :math:`H = s E W` separately for users and items, :math:`X_0 = E`:
 
     .. math::
-        G_l = \mathrm{drop}(A) X_{l-1}, \quad P_l = H (H^T X_{l-1}), \quad X_l = G_l + P_l, \quad X = \sum_l X_l
+        G_l = \sigma(\mathrm{drop}(A) X_{l-1}), \quad P_l = \sigma(H (H^T X_{l-1})), \quad X_l = G_l + P_l, \quad
+        X = \sum_l X_l
 
-    BPR, the contrast of :math:`\mathrm{sg}(G_l)` and :math:`P_l` over a batch's distinct users and items, and the
-    squared norms of all parameters. :math:`P_1` is cubic in :math:`E`, :math:`G_1` linear; a small :math:`s` holds the
-    hyperedges' part down while embeddings grow. This is the published code: the paper has an activation, which the code
-    makes and does not use (``activation: leaky_relu``). On a GPU, finding the distinct ones makes the host wait twice a
-    batch.
+    with a leaky :math:`\sigma`. BPR, the contrast of :math:`\mathrm{sg}(G_l)` and :math:`P_l` over a batch's distinct
+    users and items, and the squared norms of all parameters. :math:`P_1` is cubic in :math:`E`, :math:`G_1` linear; a
+    small :math:`s` holds the hyperedges' part down while embeddings grow. The published code, and so its figures, makes
+    the activation and does not use it (``activation: none``). On a GPU, finding the distinct ones makes the host wait
+    twice a batch.
     """
 
     config_class = HCCFConfig
@@ -68,7 +69,7 @@ class HCCF(RowRecommender):
         """The observed graph, each direction of an edge dropped by itself, anew in each batch."""
         edges, weight = self.ordered_edges()
         # Dropped entries stay as zeros: the matrix need not be put together again.
-        return edges.adjacency(F.dropout(weight, self.settings.edge_dropout))
+        return edges.adjacency(dropout(weight, self.settings.edge_dropout))
 
     def _incidence(self) -> tuple[Tensor, Tensor]:
         """Return the incidence of users ``(U, K)`` and of items ``(I, K)``."""
@@ -87,7 +88,7 @@ class HCCF(RowRecommender):
             local = self._activated(propagate(self._dropped_adj() if rate > 0 else self.adj, rows))
             parts = []
             for incidence, part in zip(hyperedges, self.by_kind(rows), strict=True):
-                dropped = F.dropout(incidence, rate)
+                dropped = dropout(incidence, rate)
                 parts.append(dropped @ (dropped.t() @ part))
             shared = self._activated(torch.cat(parts))
             views.append((local, shared))

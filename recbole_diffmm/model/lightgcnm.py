@@ -21,7 +21,7 @@ class LightGCNMConfig(ModelSettings):
     embedding_size: PositiveInt = Field(64, description="width D of all embeddings")
     n_layers: Layers = Field(2, description="propagation layers L")
     reg_weight: Weight = Field(1e-4, description="weight of the norms of a batch's embeddings")
-    feature_weight: Weight = Field(0.1, description="weight w of the projected features beside the items' embeddings")
+    feature_weight: Weight = Field(1.0, description="weight w of the projected features beside the items' embeddings")
 
 
 class LightGCNM(MultimodalRecommender):

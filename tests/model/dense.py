@@ -170,9 +170,12 @@ class HCCF(Dense):
             users, items = users @ self.p["user_hyperedges"], items @ self.p["item_hyperedges"]
         shared = self.s.hyperedge_scale**2 * torch.block_diag(users @ users.t(), items @ items.t())  # (N, N)
         x, total, views = self.ids(), self.ids(), []
+        slope = 1.0 if self.s.activation == "none" else 0.5
         for _ in range(self.s.n_layers):
-            views.append((self.symmetric @ x, shared @ x))
-            x = self.symmetric @ x + shared @ x
+            parts = [m @ x for m in (self.symmetric, shared)]
+            local, across = (part.clamp(min=0) + slope * part.clamp(max=0) for part in parts)
+            views.append((local, across))
+            x = local + across
             total = total + x
         return total, views
 

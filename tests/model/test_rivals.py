@@ -46,6 +46,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             "cl_weight": 0.4,
             "hyperedges": "embedding",
             "hyperedge_scale": 0.3,
+            "activation": "none",
             "n_layers": 1,
             **REG,
         },
