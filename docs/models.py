@@ -99,7 +99,7 @@ def text() -> str:
 
 def _described(entry: Entry) -> str:
     kind: Any = get_model(entry.name)
-    published = f"{entry.venue} {entry.year}" if entry.year else "here"
+    published = f"[{entry.venue} {entry.year}]({entry.link})" if entry.year else "here"
     unseen = "yes" if kind.ranks_cold_items else "no"
     return f"| {entry.name} | {published} | {entry.reads} | {unseen} | {OPTIONS.get(entry.name, '-')} |"
 

@@ -16,6 +16,7 @@ from recbole_diffmm.sources import property_folders
 OURS, THEIRS = "recbole_diffmm", "RecBole"
 
 # Where RecBole's own words about a model have another form than title, "in", venue and year, or there are none.
+_Paper = tuple[str, str, int | None, str]
 _OTHERWISE: dict[str, tuple[str, str, int | None]] = {
     "ADMMSLIM": ("ADMM SLIM: Sparse Recommendations for Many Users", "WSDM", 2020),
     "AsymKNN": ("Efficient Top-N Recommendation for Very Large Scale Binary Rated Datasets", "RecSys", 2013),
@@ -25,8 +26,14 @@ _OTHERWISE: dict[str, tuple[str, str, int | None]] = {
     "Random": ("items at random", "", None),
 }
 _HEAD = re.compile(r"# (?P<model>\w+) on (?P<dataset>[^\s:]+): the best of ")
-_OWN = re.compile(r"^\w+: (?P<title>.+?) \((?P<venue>[^,()]+?) (?P<year>\d{4})\b.*\)")
+_OWN = re.compile(r"^[\w-]+: (?P<title>.+?) \((?P<venue>[^,()]+?) (?P<year>\d{4})\b.*\)")
+_LINK = re.compile(r"\b(arXiv|doi) ([\w./]+\w)")
+_SITES = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
 _RECBOLE = re.compile(r'"(?P<title>[^"]+?)[.,]?"\s*,? [Ii]n (?P<venue>[A-Z]\w+) (?P<year>\d{4})')
+_SETTINGS = (
+    "A run begins with a model's defaults, which are its authors' where they are known and tuned on nothing; what was\n"
+    "tuned for a board lies in properties/tuned/BOARD/, which the board's runs take and --config_files gives to others."
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,10 @@ class Entry:
         title: Its paper's, or what it does.
         venue: Where the paper was published, empty without one.
         year: When; None without a paper.
+        link: Where the paper is, for this package's models; empty without one.
         reads: ``interactions``, or ``interactions, features``.
         multimodal: Whether it reads item modalities.
-        tuned: Boards and datasets that its settings were tuned for, such as ``quick/ml-100k``.
+        tuned: Boards and datasets that settings beside its defaults were tuned for, such as ``quick/ml-100k``.
     """
 
     name: str
@@ -49,6 +57,7 @@ class Entry:
     title: str
     venue: str
     year: int | None
+    link: str
     reads: str
     multimodal: bool
     tuned: tuple[str, ...]
@@ -61,13 +70,13 @@ def catalogue() -> list[Entry]:
 
 
 def _entry(name: str, package: str, tuned: dict[str, list[str]]) -> Entry:
-    title, venue, year = _OTHERWISE.get(name) or _from_docstring(name, package)
+    title, venue, year, link = (*_OTHERWISE[name], "") if name in _OTHERWISE else _from_docstring(name, package)
     multimodal = registry.is_multimodal(registry.get_model(name))
     reads = "interactions, features" if multimodal else "interactions"
-    return Entry(name, package, title, venue, year, reads, multimodal, tuple(tuned.get(name, ())))
+    return Entry(name, package, title, venue, year, link, reads, multimodal, tuple(tuned.get(name, ())))
 
 
-def _from_docstring(name: str, package: str) -> tuple[str, str, int | None]:
+def _from_docstring(name: str, package: str) -> _Paper:
     """What the first lines of a model's module say of its paper."""
     if package == OURS:
         folder, pattern = Path(__file__).parent / "model", _OWN
@@ -79,8 +88,9 @@ def _from_docstring(name: str, package: str) -> tuple[str, str, int | None]:
     told = " ".join((ast.get_docstring(module) or "").split())
     found = pattern.search(told)
     if found is None:  # no paper: what follows the name says what the model is
-        return told.partition(": ")[2].rstrip("."), "", None
-    return found["title"].rstrip("."), found["venue"], int(found["year"])
+        return told.partition(": ")[2].rstrip("."), "", None, ""
+    link = "".join(_SITES[kind] + number for kind, number in _LINK.findall(told)[:1])
+    return found["title"].rstrip("."), found["venue"], int(found["year"]), link
 
 
 def _tuned() -> dict[str, list[str]]:
@@ -110,9 +120,11 @@ def render(entries: list[Entry]) -> str:
                 f"{entry.venue} {entry.year}" if entry.year else "-",
                 entry.reads,
                 ", ".join(entry.tuned) or "-",
+                *([entry.link] if package == OURS else []),
             ]
             for entry in entries
             if entry.package == package
         ]
-        parts.append(f"{package}\n" + tabulate(rows, headers=["model", "paper", "", "reads", "tuned on"]))
-    return "\n\n".join(parts)
+        headers = ["model", "paper", "published", "reads", "tuned settings for", *(["link"] if package == OURS else [])]
+        parts.append(f"{package}\n" + tabulate(rows, headers=headers))
+    return "\n\n".join([*parts, _SETTINGS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,11 @@ def test_every_model_is_listed_with_what_its_module_says_of_its_paper(entries: d
         assert (entry.year is None) == (entry.venue == "")
         assert entry.year is None or 2001 <= entry.year <= 2026
     papers = {name: (entry.venue, entry.year) for name, entry in entries.items()}
+    links = {name: entry.link for name, entry in entries.items() if entry.package == OURS and entry.year}
+    assert links.pop("DiffMM") == "https://arxiv.org/abs/2406.11781"
+    assert links["MMGCN"] == "https://doi.org/10.1145/3343031.3351034"
+    form = r"https://(arxiv.org/abs/\d{4}\.\d{5}|doi.org/10\.\d{4}/\S+)"
+    assert all(re.fullmatch(form, link) for link in links.values())
     assert papers["DiffMM"] == ("ACM MM", 2024)
     assert papers["VBPR"] == ("AAAI", 2016)
     assert papers["LightGCN"] == ("SIGIR", 2020)
@@ -70,4 +76,4 @@ def test_a_model_without_a_paper_is_listed_by_what_it_is(tmp_path: Path, monkeyp
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mymodel.py").write_text('"""MyModel: items are sums."""\n', encoding="utf-8")
     monkeypatch.setattr(catalogue, "__file__", str(tmp_path / "catalogue.py"))
-    assert catalogue._from_docstring("MyModel", OURS) == ("items are sums", "", None)
+    assert catalogue._from_docstring("MyModel", OURS) == ("items are sums", "", None, "")

@@ -44,7 +44,8 @@ class BM3(MultimodalRecommender):
         + \tfrac{w}{I} (\lVert X_u \rVert + \lVert X_i \rVert), \quad Z_m = W_m f_m
 
     with norms of all rows, not squared. Scores are :math:`q(X_u)^T q(X_i)`: features act through training alone, and
-    those of an item that was never trained on not at all.
+    those of an item that was never trained on not at all. The features are parameters, as in the published code
+    (``train_features: false`` leaves them as given).
     """
 
     config_class = BM3Config

@@ -42,7 +42,8 @@ class CLCRec(MultimodalRecommender):
 
     where :math:`z_j` is :math:`g(f_j)` with probability ``replaced_share`` and :math:`E_j` otherwise (the published
     code draws the replaced places with replacement and reaches 39 % of them). Scores use :math:`E_i` for items of the
-    training split and :math:`g(f_i)` for all others.
+    training split and :math:`g(f_i)` for all others. Users and items have a table each, Xavier normal by its own size,
+    where the published code has one for both.
     """
 
     config_class = CLCRecConfig

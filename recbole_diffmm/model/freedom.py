@@ -1,4 +1,7 @@
-"""FREEDOM: Freezing and Denoising Graph Structures for Multimodal Recommendation (ACM MM 2023, arXiv 2211.06924)."""
+"""FREEDOM: A Tale of Two Graphs: Freezing and Denoising Graph Structures for Multimodal Recommendation (ACM MM 2023).
+
+arXiv 2211.06924
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,8 @@ class FREEDOM(MultimodalRecommender):
         \mathcal L = \mathrm{BPR}(X_u, X_i + S^{L'} E_i) + w \sum_m \mathrm{BPR}(X_u, W_m f_m)
 
     The published ``modality_weight`` is .1 for images and .9 for text. With ``feature_weight`` 0 features act through
-    the item graph alone.
+    the item graph alone. The features are parameters, as in the published code (``train_features: false`` leaves them
+    as given).
     """
 
     config_class = FREEDOMConfig

@@ -38,7 +38,8 @@ class GRCN(MultimodalRecommender):
     their layers added up; rows are ids and content side by side. The loss is BPR and the mean squares of a batch's ids
     and preferences; the published code adds those of all users' preferences in its first modality.
 
-    The published code's routing sends nothing to users, its edges pointing the other way: ``routing: false``.
+    The published code's routing sends nothing to users, its edges pointing the other way: ``routing: false``. The
+    settings that it publishes for TikTok leave out the relu of the weights (``prune: false``).
     """
 
     config_class = GRCNConfig

@@ -54,6 +54,8 @@ class LATTICE(MultimodalRecommender):
     first batch alone, and the features where they are trained. It is never dense: the ``k`` cosines of an item that are
     kept are computed again with their gradient, which are those of the dense form. The published learning rate is
     multiplied by .96 every 50 epochs, and here it stays; of the published backbones LightGCN's alone is offered.
+    Negative cosines count as zero, so that no node's sum is negative. The features are parameters, as in the published
+    code (``train_features: false`` leaves them as given).
     """
 
     config_class = LATTICEConfig

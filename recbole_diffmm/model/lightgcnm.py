@@ -30,7 +30,8 @@ class LightGCNM(MultimodalRecommender):
     No paper or code defines that row beyond "LightGCN with multimodal features in message passing". Here an item enters
     as :math:`E_i + \frac{w}{M} \sum_m W_m f_m / \lVert f_m \rVert`, and the rest is LightGCN (SIGIR 2020, arXiv
     2002.02126): :math:`X = \frac{1}{L+1} \sum_l A^l [E_u; \cdot]`, BPR and RecBole's norm loss on the embeddings.
-    :math:`w` is needed where features have much of their direction in common, which is then added to every item.
+    :math:`w`, by default 1, is needed where features have much of their direction in common, which is then added to
+    every item. The maps have no constant, which every item would share.
     """
 
     config_class = LightGCNMConfig

@@ -1,4 +1,7 @@
-"""MMGCL: Multi-Modal Graph Contrastive Learning for Micro-Video Recommendation (SIGIR 2022)."""
+"""MMGCL: Multi-Modal Graph Contrastive Learning for Micro-Video Recommendation (SIGIR 2022).
+
+doi 10.1145/3477495.3532027
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""MMGCN: Multi-modal Graph Convolution Network for Personalized Recommendation of Micro-video (ACM MM 2019)."""
+"""MMGCN: Multi-modal Graph Convolution Network for Personalized Recommendation of Micro-video (ACM MM 2019).
+
+doi 10.1145/3343031.3351034
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SLMRec: Self-Supervised Learning for Multimedia Recommendation (IEEE TMM 2022)."""
+"""SLMRec: Self-Supervised Learning for Multimedia Recommendation (IEEE TMM 2022, doi 10.1109/TMM.2022.3187556)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class SLMRec(MultimodalRecommender):
     users and positive items in the batch, by cosine. The self-supervised loss is the paper's multi-modal pattern
     uncovering: an item's id channel finds each of its modality channels among those of the batch, both mapped first.
     The paper puts one modality into a finer space than the others; here all have the same, so that their order does not
-    matter. Its other two tasks, which drop and mask features, are not offered.
+    matter. Its other two tasks, which drop and mask features, are not offered. The published code, though trained on
+    the cosine, scores by the product (``score: dot``, the default).
     """
 
     config_class = SLMRecConfig
