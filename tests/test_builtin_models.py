@@ -34,6 +34,29 @@ def test_trains_reloads_and_evaluates(model: str) -> None:
     assert torch.load(checkpoint, weights_only=True)["model"] == model
 
 
+LEARNERS = ["BPR", "NGCF", "LightGCN", "SGL", "NCL", "SimpleX", "MultiVAE", "DiffRec", "LDiffRec"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model", [*LEARNERS, "EASE", "ItemKNN", "SLIMElastic"])
+def test_the_boards_models_recover_the_planted_groups(model: str) -> None:
+    """Of a user's two test items one was trained on; chance would find it for an eighth of them."""
+    settings = {
+        **SMALL.get(model, {}),
+        "epochs": 40,
+        "stopping_step": 40,
+        "learning_rate": 0.01,
+        "train_batch_size": 16,
+        "topk": [10],
+        "valid_metric": "Recall@10",
+    }
+    result = run(model, "toy", overrides={**QUICK, **settings})
+    groups = {group["group"]: group for group in result.record["slices"]["items_by_popularity"]}
+    assert groups.pop("0")["metrics"]["recall@10"] < 0.5  # never trained on: nothing but luck finds them
+    users = sum(group["n_users"] for group in groups.values())
+    assert sum(group["n_users"] * group["metrics"]["recall@10"] for group in groups.values()) > 0.5 * users
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_ract_goes_through_its_three_stages() -> None:
     stages = {"pretrain_epochs": 1, "save_step": 1, "metrics_k": 20}

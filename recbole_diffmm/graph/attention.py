@@ -35,8 +35,9 @@ def edges_to_picked(picked: Tensor, n_rows: int) -> Edges:
 def _products(edges: Edges, receivers: Tensor, senders: Tensor) -> Tensor:
     """Inner products ``(E,)`` of rows of ``receivers (N, D)`` and ``senders (N, D)`` at the ends of each edge."""
     n_edges = edges.receiver.numel()
-    if receivers.device.type != "cpu" or not n_edges:
-        # cuSPARSE does not promise to take unsorted or repeated columns.
+    if receivers.device.type != "cpu" or not 0 < n_edges <= edges.n_nodes**2:
+        # cuSPARSE does not promise to take unsorted or repeated columns, and PyTorch fails where edges that are there
+        # several times make more of them than a matrix has entries.
         return (receivers[edges.receiver] * senders[edges.sender]).sum(dim=1)
     pattern = csr_matrix(edges.starts, n_edges, edges.sender, receivers.new_zeros(n_edges))
     return torch.sparse.sampled_addmm(pattern, receivers, senders.t(), beta=0.0).values()

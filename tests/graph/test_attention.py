@@ -14,6 +14,8 @@ from recbole_diffmm.graph.attention import aggregate, agreement, edges_to_picked
 N_NODES = 5
 # Nodes 2 and 4 receive nothing, node 4 sends nothing, and node 0 receives from 2 twice.
 EDGES = order_edges(torch.tensor([3, 0, 1, 3, 0, 0]), torch.tensor([0, 2, 3, 1, 3, 2]), N_NODES)[0]
+# Each of the edges six times: more than there are pairs of nodes.
+CROWDED = order_edges(EDGES.receiver.repeat(6), EDGES.sender.repeat(6), N_NODES)[0]
 PICKED = torch.tensor([[3, 0, 3], [1, 3, 0]])  # unsorted, row 3 twice by one query, row 2 by none
 
 
@@ -21,7 +23,7 @@ def rows(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
 
 
-@pytest.mark.parametrize("edges", [EDGES, edges_to_picked(PICKED, 4)], ids=["ordered", "picked"])
+@pytest.mark.parametrize("edges", [EDGES, edges_to_picked(PICKED, 4), CROWDED], ids=["ordered", "picked", "crowded"])
 def test_values_and_gradients_are_those_of_rows_taken_edge_by_edge(edges: Edges) -> None:
     x, weight = rows(0, edges.n_nodes, 3), rows(1, edges.receiver.numel())
     plain = (x[edges.receiver] * x[edges.sender]).sum(dim=1)

@@ -11,15 +11,19 @@ from recbole_diffmm.graph import (
     Edges,
     SparseAdjacency,
     aggregate,
+    agreement,
     bipartite_edges,
     build_adjacency,
+    kept_weight,
     mean_over_layers,
     mean_weight,
     order_edges,
     propagate,
     sample_edges,
     softmax_by_receiver,
+    sum_over_layers,
     symmetric_weight,
+    undirected_keep,
 )
 
 N_NODES = 5
@@ -83,6 +87,12 @@ def test_aggregate_gives_hand_computed_sums_and_zero_where_nothing_arrives(edges
     expected = torch.tensor([[11.0, 2.0], [12.0, 3.0], [0.0, 0.0], [14.0, 5.0], [0.0, 0.0]])
     assert torch.equal(aggregate(edges, weight, x), expected)
     assert torch.equal(propagate(edges.adjacency(weight), x), expected)
+
+
+def test_agreement_gives_hand_computed_products(edges: Edges) -> None:
+    x = torch.tensor([[1.0, 0.0], [2.0, 1.0], [3.0, 0.0], [4.0, 1.0], [5.0, 0.0]])
+    # 0 with 2 and 3, 1 with 3, 3 with 0 and 1
+    assert agreement(edges, x).tolist() == [3, 4, 9, 4, 9]
 
 
 def test_gradients_of_aggregate_reach_weights_and_rows(edges: Edges) -> None:
@@ -190,3 +200,35 @@ def test_inclusion_frequencies_of_sample_edges_are_those_of_successive_draws() -
     for _ in range(n_draws):
         counts[sample_edges(3.7 * p, 2)] += 1  # the scale of the weights does not matter
     torch.testing.assert_close(counts / n_draws, expected, rtol=0, atol=0.026)  # four standard errors
+
+
+def observed_edges() -> Edges:
+    """The interactions, in both directions: 0 with 2 and 3, 1 with 3, 2 with 0, 3 with 0 and 1."""
+    (row, col), _ = bipartite_edges(USERS, ITEMS, 2, 3, self_loops=False)
+    return order_edges(row, col, N_NODES)[0]
+
+
+def test_undirected_keep_draws_once_for_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = torch.tensor([0.9, 0.2, 0.6, 0.1, 0.7, 0.3])  # those from 3 to 4 stand for the other direction
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: draws)
+    assert undirected_keep(observed_edges(), 0.5).tolist() == [True, False, True, True, False, True]
+
+
+def test_kept_weight_counts_the_degrees_of_what_is_kept() -> None:
+    # Without the edge of 0 and 2: degrees of 0, 1 and 3 are 1, 1 and 2.
+    keep = torch.tensor([False, True, True, False, True, True])
+    half = 1 / math.sqrt(2)
+    torch.testing.assert_close(kept_weight(observed_edges(), keep), torch.tensor([0, half, half, 0, half, half]))
+
+
+def test_sum_and_mean_over_layers_give_hand_computed_rows() -> None:
+    x = torch.arange(1.0, 6.0).unsqueeze(1)
+    root = 1 / math.sqrt(2)  # the weight of 0 with 2 and of 1 with 3; that of 0 with 3 is a half
+    once = torch.tensor([3 * root + 2, 4 * root, root, 0.5 + 2 * root, 0])
+    twice = torch.tensor([
+        root * root + (0.5 + 2 * root) / 2, root * (0.5 + 2 * root), root * (3 * root + 2),
+        (3 * root + 2) / 2 + root * 4 * root, 0,
+    ])  # fmt: skip
+    expected = (x.squeeze(1) + once + twice).unsqueeze(1)
+    torch.testing.assert_close(sum_over_layers(interactions(), x, 2), expected)
+    torch.testing.assert_close(mean_over_layers(interactions(), x, 2), expected / 3)

@@ -17,6 +17,7 @@ USERS, ITEMS = (torch.tensor([int(pair.split(",")[side]) for pair in PAIRS.split
 N_USERS, N_ITEMS = 7, 11
 COLD = 10
 WIDTHS = {"look": 6, "smell": 3}
+MORE_WIDTHS = {**WIDTHS, "sound": 8}
 WITHOUT_FEATURES = {"look": [9], "smell": [2, 9]}  # items
 # Widths that no count of users, items or nodes equals, so that a parameter's shape tells whose rows it has.
 SMALL: dict[str, Any] = {"embedding_size": 4, "knn_k": 3, "n_hyperedges": 3, "n_negatives": 3}
@@ -24,9 +25,9 @@ HIDDEN = {"MMGCN": 5, "CLCRec": 5}
 
 
 def random_features(seed: int = 3) -> dict[str, Tensor]:
-    """Features ``(I, F)`` of both modalities."""
+    """Features ``(I, F)`` of all modalities."""
     generator = torch.Generator().manual_seed(seed)
-    features = {name: torch.randn(N_ITEMS, width, generator=generator) for name, width in WIDTHS.items()}
+    features = {name: torch.randn(N_ITEMS, width, generator=generator) for name, width in MORE_WIDTHS.items()}
     for name, items in WITHOUT_FEATURES.items():
         features[name][items] = 0
     return features
@@ -70,7 +71,8 @@ def build(
     with torch.no_grad():
         for parameter in model.parameters():  # no bias stays zero, no two weights the same
             parameter.add_(0.3 * torch.randn_like(parameter))
-        for modality, items in WITHOUT_FEATURES.items():  # but an item without features has none
+        for modality in modalities:  # but an item without features has none
+            items = WITHOUT_FEATURES.get(modality, [])
             if f"features_{modality}" in dict(model.named_parameters()):
                 model.features(modality)[item_order[items]] = 0
     return model

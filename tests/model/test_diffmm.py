@@ -19,21 +19,23 @@ N_USERS, N_ITEMS = 20, 30
 def build(
     modalities: tuple[str, ...] = ("look", "smell"),
     order: torch.Tensor | None = None,
+    user_order: torch.Tensor | None = None,
     n_users: int = N_USERS,
     n_items: int = N_ITEMS,
     **values: Any,
 ) -> DiffMM:
-    """DiffMM on random data in RecBole's ids; `order` permutes the items."""
+    """DiffMM on random data in RecBole's ids; `order` permutes the items, `user_order` the users."""
     generator = torch.Generator().manual_seed(3)
     users, items = torch.nonzero(torch.rand(n_users, n_items, generator=generator) < 0.15, as_tuple=True)
     order = torch.arange(n_items) if order is None else order
+    user_order = torch.arange(n_users) if user_order is None else user_order
     observed = torch.arange(n_items + 1) > 0
     features = {}
     for width, name in enumerate(sorted(modalities), start=4):
         matrix = torch.zeros(n_items + 1, width)
         matrix[order + 1] = torch.randn(n_items, width, generator=generator)
         features[name] = matrix
-    interactions = (users + 1, order[items] + 1)
+    interactions = (user_order[users] + 1, order[items] + 1)
     dataset = SimpleNamespace(
         num={"user_id": n_users + 1, "item_id": n_items + 1}.__getitem__,
         modalities={name: ModalityFeatures(name, features[name], observed) for name in modalities},
@@ -216,16 +218,40 @@ def test_order_of_modalities_changes_nothing_else() -> None:
     torch.testing.assert_close(theirs.eval().embeddings(), ours.eval().embeddings())
 
 
-def test_permuting_items_permutes_the_scores() -> None:
-    order = torch.randperm(N_ITEMS, generator=torch.Generator().manual_seed(9))
-    ours, theirs = randomised(build(use_generated_graph=False)), build(order=order, use_generated_graph=False)
+@pytest.mark.parametrize("values", [{"use_generated_graph": False}, {"rebuild_k": 2}], ids=str)
+def test_permuting_users_and_items_permutes_rows_and_leaves_the_loss(values: dict[str, Any]) -> None:
+    generator = torch.Generator().manual_seed(9)
+    items, users = torch.randperm(N_ITEMS, generator=generator), torch.randperm(N_USERS, generator=generator)
+    ours = randomised(build(edge_dropout=0.0, **values))
+    theirs = build(order=items, user_order=users, edge_dropout=0.0, **values)
     with torch.no_grad():
         for key, value in ours.named_parameters():
             theirs.get_parameter(key).copy_(value)
-        theirs.item_embedding[order] = ours.item_embedding
-    users, items = ours.embeddings()
-    torch.testing.assert_close(theirs.embeddings()[0], users)
-    torch.testing.assert_close(theirs.embeddings()[1][order], items)
+        theirs.item_embedding[items], theirs.user_embedding[users] = ours.item_embedding, ours.user_embedding
+    for name in ours.generated_names:
+        generated = torch.empty_like(ours.generated_items(name))
+        generated[users] = items[ours.generated_items(name)]
+        theirs.set_generated_items(name, generated)
+    for mode in (True, False):
+        ours.train(mode), theirs.train(mode)
+        torch.testing.assert_close(theirs.embeddings()[0][users], ours.embeddings()[0])
+        torch.testing.assert_close(theirs.embeddings()[1][items], ours.embeddings()[1])
+    pairs = batch(ours)
+    moved = {
+        key: (users if key == ours.USER_ID else items)[value - 1] + 1 for key, value in pairs.items()
+    }  # the same pairs and negatives
+    torch.testing.assert_close(theirs.train().calculate_loss(moved), ours.train().calculate_loss(pairs))
+
+
+def test_scores_do_not_depend_on_the_last_batch_and_two_evaluations_agree() -> None:
+    model = randomised(build())
+    users = {model.USER_ID: torch.arange(N_USERS) + 1}
+    before = model.eval().full_sort_predict(users).clone()
+    assert torch.equal(model.full_sort_predict(users), before)
+    for part in (slice(0, 12), slice(3, 5)):
+        model.train()
+        model.calculate_loss({key: value[part] for key, value in batch(model).items()})
+        assert torch.equal(model.eval().full_sort_predict(users), before)
 
 
 def test_model_can_be_copied() -> None:

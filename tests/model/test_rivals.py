@@ -66,6 +66,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("CLCRec", {"replaced_share": 0.0, "hidden_size": 6, **REG}),
 ]
 case = pytest.mark.parametrize(("name", "values"), CASES, ids=[f"{name}-{i}" for i, (name, _) in enumerate(CASES)])
+modalities = pytest.mark.parametrize("names", [("smell",), ("look", "smell"), ("look", "smell", "sound")], ids=len)
 ALL = [name for name in registry.own_model_names() if name != "DiffMM"]  # which has tests of its own
 MULTIMODAL = [name for name in ALL if registry.is_multimodal(registry.get_model(name))]
 TRAINED = [name for name in ALL if not name.startswith("Content")]
@@ -86,18 +87,20 @@ def gradients(model: Any) -> dict[str, Tensor]:
     }
 
 
+@modalities
 @case
-def test_final_rows_equal_the_dense_formula(name: str, values: dict[str, Any]) -> None:
-    model = build(name, **values).eval()
+def test_final_rows_equal_the_dense_formula(name: str, values: dict[str, Any], names: tuple[str, ...]) -> None:
+    model = build(name, names, **values).eval()
     dense = DENSE[name](model)
     for ours, expected in zip(model.embeddings(), dense.rows(), strict=True):
         torch.testing.assert_close(ours.double(), expected, rtol=2e-5, atol=2e-6)
     torch.testing.assert_close(all_scores(model).double(), dense.scores(), rtol=1e-4, atol=1e-5)
 
 
+@modalities
 @case
-def test_every_loss_term_equals_the_dense_formula(name: str, values: dict[str, Any]) -> None:
-    model = build(name, **values).train()
+def test_every_loss_term_equals_the_dense_formula(name: str, values: dict[str, Any], names: tuple[str, ...]) -> None:
+    model = build(name, names, **values).train()
     losses, expected = model.calculate_loss(interaction(model)), DENSE[name](model).losses()
     assert len(losses) == len(expected) == len(model.loss_names)
     for term, ours, theirs in zip(model.loss_names, losses, expected, strict=True):
@@ -105,10 +108,13 @@ def test_every_loss_term_equals_the_dense_formula(name: str, values: dict[str, A
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-6, msg=partial("{}: {}".format, term))
 
 
+@modalities
 @case
-def test_every_gradient_equals_that_of_the_dense_formula(name: str, values: dict[str, Any]) -> None:
+def test_every_gradient_equals_that_of_the_dense_formula(
+    name: str, values: dict[str, Any], names: tuple[str, ...]
+) -> None:
     """So a stopped gradient is stopped where the paper stops it, and the hand-written backward passes are right."""
-    model = build(name, **values).train()
+    model = build(name, names, **values).train()
     dense = DENSE[name](model)
     for place, term in enumerate(model.loss_names):
         model.zero_grad()
@@ -344,6 +350,43 @@ def test_permuting_ids_permutes_the_scores_and_nothing_else(name: str, kind: str
         for key, value in ours.named_parameters():
             theirs.get_parameter(key).copy_(user_or_item_rows(value, user_order, item_order))
     torch.testing.assert_close(all_scores(theirs)[user_order][:, item_order], all_scores(ours), rtol=1e-4, atol=1e-5)
+
+
+# What is left out at random, so that a loss has nothing to draw.
+CERTAIN: dict[str, dict[str, Any]] = {
+    "BM3": {"target_dropout": 0.0},
+    "FREEDOM": {"edge_dropout": 0.0},
+    "HCCF": {"edge_dropout": 0.0},
+    "MMGCL": {"edge_dropout": 0.0, "node_dropout": 0.0, "masking": {"look": 1.0, "smell": 0.0}},
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_permuting_ids_leaves_the_loss_and_permutes_its_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(9)
+    users, items = (torch.randperm(count, generator=generator) for count in (N_USERS, N_ITEMS))
+    found = []
+    for user_order, item_order in ((torch.arange(N_USERS), torch.arange(N_ITEMS)), (users, items)):
+        model = build(name, user_order=user_order, item_order=item_order, **CERTAIN.get(name, {}))
+        with torch.no_grad():
+            for key, value in build(name).named_parameters():
+                model.get_parameter(key).copy_(user_or_item_rows(value, user_order, item_order))
+        with monkeypatch.context() as patch:
+            drawn = item_order[CLCRec.negatives]
+            patch.setattr(NegativeItems, "draw", lambda self, users, n, drawn=drawn: drawn)
+            if name == "CLCRec":  # which features stand in for an item
+                patch.setattr(torch, "rand", lambda *shape, **_: CLCRec.uniform)
+            moved = (user_order[BATCH.users], item_order[BATCH.positives], item_order[BATCH.negatives])
+            batch = SimpleNamespace(**dict(zip(vars(BATCH), moved, strict=True)))
+            losses = model.train().calculate_loss(interaction(model, batch))
+        sum_of_terms(losses).backward()
+        found.append((losses, gradients(model)))
+    (ours, our_gradients), (theirs, their_gradients) = found
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-6)
+    for key, gradient in our_gradients.items():
+        torch.testing.assert_close(
+            their_gradients[key], user_or_item_rows(gradient, users, items), rtol=1e-3, atol=1e-5, msg=key
+        )
 
 
 # Parameters whose rows or columns follow the order of the modalities: in which dimension, and how wide a modality is.

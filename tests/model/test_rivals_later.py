@@ -7,6 +7,7 @@ that autograd gives its gradients too: a term that should not reach a parameter 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -33,7 +34,7 @@ N_NODES = N_USERS + N_ITEMS
 LONELY_USER, SILENT_USER = 7, 8  # with one item, with none
 COLD_ITEM, PLAIN_ITEM = 10, 3  # without interactions, without features in the second modality
 NAMES = ("look", "smell")
-WIDTHS = {"look": 4, "smell": 7}
+WIDTHS = {"look": 4, "smell": 7, "sound": 5}
 TRAINED = (MMGCL, SLMRec, BM3, FREEDOM, MGCN)
 UNTRAINED = (ContentKNN, ContentEASE)
 # What can be left out at random is kept where a test compares numbers.
@@ -61,7 +62,7 @@ def interactions() -> tuple[Tensor, Tensor]:
 
 def raw_features(name: str) -> Tensor:
     """Features `(I, F)` of one modality, rows of different lengths."""
-    generator = torch.Generator().manual_seed(NAMES.index(name))
+    generator = torch.Generator().manual_seed(list(WIDTHS).index(name))
     matrix = torch.randn(N_ITEMS, WIDTHS[name], generator=generator) * torch.linspace(0.5, 4, N_ITEMS).unsqueeze(1)
     if name == "smell":
         matrix[PLAIN_ITEM] = 0
@@ -352,6 +353,22 @@ def mgcn_terms(model: MGCN, params: Params) -> list[Tensor]:
     return [bpr(*rows), s.reg_weight * squares / 2 / len(users), s.cl_weight * torch.stack(contrast).sum()]
 
 
+@pytest.fixture(params=[("look",), NAMES, ("look", "smell", "sound")], ids=len)
+def names(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """One, two and three modalities, of the models and of the formulas alike."""
+    monkeypatch.setattr(sys.modules[__name__], "NAMES", request.param)
+    found: tuple[str, ...] = request.param
+    return found
+
+
+def for_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings with a weight for each modality that there is."""
+    weight = values.get("modality_weight")
+    if weight is None:
+        return values
+    return {**values, "modality_weight": {name: weight.get(name, 2.0) if len(NAMES) > 1 else 1.0 for name in NAMES}}
+
+
 ROWS: dict[type, Callable[..., Rows]] = {
     MMGCL: mmgcl_rows,
     SLMRec: slmrec_rows,
@@ -413,8 +430,11 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(("model_class", "values"), SETTINGS, ids=str)
-def test_final_rows_equal_dense_matrices(model_class: type[MultimodalRecommender], values: dict[str, Any]) -> None:
-    model = build(model_class, **values).eval()
+def test_final_rows_equal_dense_matrices(
+    model_class: type[MultimodalRecommender], values: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    model = build(model_class, **for_names(values)).eval()
+    assert model.modality_names == names
     users, items = ROWS[model_class](model, leaves(model))
     assert_near(model.embeddings()[0], users, "users")
     assert_near(model.embeddings()[1], items, "items")
@@ -446,12 +466,14 @@ def test_rows_without_one_modality_equal_dense_matrices(model_class: type[Multim
     ids=str,
 )
 def test_terms_of_the_loss_and_their_gradients_equal_dense_matrices(
-    model_class: type[MultimodalRecommender], values: dict[str, Any]
+    model_class: type[MultimodalRecommender], values: dict[str, Any], names: tuple[str, ...]
 ) -> None:
+    told = {}
     if model_class is MMGCL:
-        values = {**values, "masking": {"look": 1.0, "smell": 0.0}}
-    model = build(model_class, **{**NO_DROPOUT.get(model_class, {}), **values})
-    assert_terms_and_gradients(model, lambda params: TERMS[model_class](model, params))
+        values = {**values, "masking": {name: float(name == names[0]) for name in names}}
+        told = {"masked": names[0]}
+    model = build(model_class, **{**NO_DROPOUT.get(model_class, {}), **for_names(values)})
+    assert_terms_and_gradients(model, lambda params: TERMS[model_class](model, params, **told))
 
 
 @pytest.mark.parametrize("model_class", TRAINED)
