@@ -12,10 +12,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.tuning.search import PATIENCES
 from recbole_diffmm.tuning.space import Range
 
-# Epochs that every trial may train before its curve is held against the others'.
-WARM_UP = 5
 INTERRUPTED = "interrupted"
 
 
@@ -39,7 +38,7 @@ def storage(where: str) -> BaseStorage:
         ) from None
 
 
-def open_study(where: str, name: str, bigger: bool, seed: int, trials: int) -> optuna.Study:
+def open_study(where: str, name: str, bigger: bool, seed: int, trials: int, patience: int) -> optuna.Study:
     """Open a study, new or as it was left.
 
     Args:
@@ -48,6 +47,7 @@ def open_study(where: str, name: str, bigger: bool, seed: int, trials: int) -> o
         bigger: Whether a bigger score is better.
         seed: Of the sampler of this process.
         trials: The budget.
+        patience: Epochs without a better one after which a training ends.
     """
     return optuna.create_study(
         storage=storage(where),
@@ -55,7 +55,7 @@ def open_study(where: str, name: str, bigger: bool, seed: int, trials: int) -> o
         load_if_exists=True,
         direction="maximize" if bigger else "minimize",
         sampler=sampler(seed, trials),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=WARM_UP),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=PATIENCES * patience),
     )
 
 

@@ -47,7 +47,7 @@ def tune(
     """Search until the budget is spent, going on where an earlier call stopped, and write what was found.
 
     Every trial trains with validation alone: the objective is the best `valid_metric` of its curve, trials that do
-    worse than the median of the earlier ones are pruned, and the test split is never ranked.
+    worse than the median of the earlier ones after twice the patience are pruned, and the test split is never ranked.
 
     Args:
         search: What to search.
@@ -81,12 +81,12 @@ def tune(
             raise UserError(f"{source} searches {name!r}, which is no setting of {search.model}; see its settings")
         if name in search.settings:
             raise UserError(f"{source} searches {name}, which is set to {search.settings[name]!r}; leave one out")
-    bigger = bool(config["valid_metric_bigger"])
+    bigger, patience = bool(config["valid_metric_bigger"]), int(config["stopping_step"])
     where = storage or str(reports / f"{search.name}.journal")
     with only_one(reports) if storage is None else nullcontext():  # a database is for several at a time
         if storage is None:  # nobody else is at work on it, and whoever was killed may have left it locked
             Path(f"{where}.lock").unlink(missing_ok=True)
-        study = studies.open_study(where, search.name, bigger, search.seed, search.trials)
+        study = studies.open_study(where, search.name, bigger, search.seed, search.trials, patience)
         asked = {
             "question": _question(search, space),
             "configuration": run_name(config),
@@ -98,7 +98,7 @@ def tune(
         studies.enqueue_shipped(study, space, config)
         n_spent = len(studies.spent(study))
         jobs = (
-            Job(f"{search.name} trial {number}", _WORKER, _request(search, space, where, bigger, number))
+            Job(f"{search.name} trial {number}", _WORKER, _request(search, space, where, bigger, number, patience))
             for number in range(n_spent, search.trials)
             if not _over(search, studies.spent(study))
         )
@@ -159,7 +159,9 @@ def _same_question(study: Any, asked: Mapping[str, str], where: str) -> None:
             )
 
 
-def _request(search: Search, space: Mapping[str, Range], where: str, bigger: bool, number: int) -> dict[str, Any]:
+def _request(
+    search: Search, space: Mapping[str, Range], where: str, bigger: bool, number: int, patience: int
+) -> dict[str, Any]:
     return {
         "model": search.model,
         "dataset": search.dataset,
@@ -172,6 +174,7 @@ def _request(search: Search, space: Mapping[str, Range], where: str, bigger: boo
         "trials": search.trials,
         "seed": search.seed * 10_000,
         "number": number,
+        "patience": patience,
     }
 
 

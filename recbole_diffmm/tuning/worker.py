@@ -41,7 +41,12 @@ def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int 
 
     quiet_libraries()
     study = open_study(
-        asked["storage"], asked["study"], asked["bigger"], asked["seed"] + asked["number"], asked["trials"]
+        asked["storage"],
+        asked["study"],
+        asked["bigger"],
+        asked["seed"] + asked["number"],
+        asked["trials"],
+        asked["patience"],
     )
     if len(spent(study)) >= asked["trials"]:
         return None

@@ -194,7 +194,7 @@ def test_a_trial_whose_process_dies_counts_with_its_reason(monkeypatch: pytest.M
         for number, job in enumerate(jobs):
             if number == 1:
                 asked = job.request
-                study = studies.open_study(asked["storage"], asked["study"], True, 0, 3)
+                study = studies.open_study(asked["storage"], asked["study"], True, 0, 3, 3)
                 watcher.told(job, {"trial": study.ask().number})
                 watcher.ended(job, {"failed": "the process was killed by signal 9"})
             else:
@@ -218,7 +218,7 @@ def test_processes_that_cannot_begin_spend_nothing(monkeypatch: pytest.MonkeyPat
 
 def _asked(search: Search = _SEARCH, n_trials: int = 10) -> dict[str, Any]:
     space, _ = tuning.load_space(search.model, search.space)
-    return tuning._request(replace(search, label="s", trials=n_trials), space, "s.journal", True, 0)
+    return tuning._request(replace(search, label="s", trials=n_trials), space, "s.journal", True, 0, 3)
 
 
 def test_a_budget_that_others_have_spent_is_not_exceeded():
@@ -248,9 +248,9 @@ def test_what_a_killed_process_left_locked_is_free_again(here: list[str]):
 
 
 def test_a_trial_is_pruned_by_its_validation_curve_alone(monkeypatch: pytest.MonkeyPatch):
-    curves = [[0.5] * 8, [0.6] * 8, [0.5] * 8]
+    curves = [[0.5] * 9, [0.6] * 9, [0.5] * 9]
     # The best so far is held against the median: a good start saves the fourth, a late rise the fifth.
-    curves += [[0.5] * 5 + [0.4] * 3, [0.1] * 5 + [0.7] * 3, [0.1] * 8, [0.9] * 8]
+    curves += [[0.5] * 6 + [0.4] * 3, [0.1] * 6 + [0.7] * 3, [0.1] * 9, [0.9] * 9]
     reached: list[int] = []
 
     def scripted(*what: Any) -> Validation:
@@ -266,9 +266,9 @@ def test_a_trial_is_pruned_by_its_validation_curve_alone(monkeypatch: pytest.Mon
         worker.trial(_asked(), lambda message: None)
     states = [trial.state for trial in trials("s.journal")]
     assert states == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED, TrialState.COMPLETE]
-    assert reached == [8] * 5 + [studies.WARM_UP + 1, 8]
+    assert reached == [9] * 5 + [7, 9]  # after twice a patience of three
     pruned = trials("s.journal")[5]
-    assert pruned.intermediate_values == dict.fromkeys(range(studies.WARM_UP + 1), 0.1)
+    assert pruned.intermediate_values == dict.fromkeys(range(7), 0.1)
     assert "seconds" in pruned.user_attrs  # which a budget of minutes counts
     assert len(studies.spent(optuna.load_study(study_name="s-toy", storage=studies.storage("s.journal")))) == 7
 
