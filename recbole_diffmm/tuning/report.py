@@ -13,7 +13,7 @@ import yaml
 from recbole_diffmm import provenance
 from recbole_diffmm.record import plain, selection, write_json, write_text
 from recbole_diffmm.tuning.pictures import write_page
-from recbole_diffmm.tuning.search import PATIENCES, Search
+from recbole_diffmm.tuning.search import PATIENCES, WORST, Search
 from recbole_diffmm.tuning.space import Range
 
 
@@ -46,8 +46,8 @@ def report(
                 },
                 "states": {state: states.count(state) for state in sorted(set(states))},
                 "sampler": f"{type(study.sampler).__name__}, the shipped settings first",
-                "pruner": f"{type(study.pruner).__name__} on the validation curve, "
-                f"after {PATIENCES * config['stopping_step']} epochs",
+                "pruner": f"the worst {WORST:.0f} % of validation curves after "
+                f"{PATIENCES * config['stopping_step']} epochs",
                 "sampler_seed": search.seed,
                 "seed": config["seed"],
                 "space": {"file": source, "ranges": {name: _told(value) for name, value in space.items()}},

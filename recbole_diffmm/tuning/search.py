@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# A curve is held against the others' after so many times the patience: before, it says how fast a setting learns and
-# not how far it gets (benchmarks/pruning.py).
+# A trial is pruned where its curve is among the worst quarter after twice the patience: before, and among more of them,
+# it says how fast a setting learns and not how far it gets (benchmarks/pruning.py).
 PATIENCES = 2
+WORST = 25.0  # per cent
 
 
 @dataclass(frozen=True)

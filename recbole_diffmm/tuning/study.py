@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from recbole_diffmm.errors import UserError
-from recbole_diffmm.tuning.search import PATIENCES
+from recbole_diffmm.tuning.search import PATIENCES, WORST
 from recbole_diffmm.tuning.space import Range
 
 INTERRUPTED = "interrupted"
@@ -55,7 +55,7 @@ def open_study(where: str, name: str, bigger: bool, seed: int, trials: int, pati
         load_if_exists=True,
         direction="maximize" if bigger else "minimize",
         sampler=sampler(seed, trials),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=PATIENCES * patience),
+        pruner=optuna.pruners.PercentilePruner(100 - WORST, n_startup_trials=3, n_warmup_steps=PATIENCES * patience),
     )
 
 

@@ -46,8 +46,8 @@ def tune(
 ) -> Found:
     """Search until the budget is spent, going on where an earlier call stopped, and write what was found.
 
-    Every trial trains with validation alone: the objective is the best `valid_metric` of its curve, trials that do
-    worse than the median of the earlier ones after twice the patience are pruned, and the test split is never ranked.
+    Every trial trains with validation alone: the objective is the best `valid_metric` of its curve, trials that are
+    among the worst quarter after twice the patience are pruned, and the test split is never ranked.
 
     Args:
         search: What to search.
