@@ -89,7 +89,8 @@ def test_recovers_the_planted_groups(model: str, modalities: tuple[str, ...], tr
     groups = train(model, modalities).result.record["slices"]["items_by_popularity"]
     found = {group["group"]: (group["n_users"], group["metrics"]["recall@10"]) for group in groups}
     assert found.pop("0")[0] == 60
-    assert sum(users * recall for users, recall in found.values()) > 0.5 * sum(users for users, _ in found.values())
+    bound = 0.75 if model in MULTIMODAL else 0.6  # features help
+    assert sum(users * recall for users, recall in found.values()) > bound * sum(users for users, _ in found.values())
 
 
 def test_items_never_trained_on_are_ranked_by_their_features(model: str, train: Any) -> None:
