@@ -214,3 +214,23 @@ def _list(value: Any) -> bool:
 
 def _either(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def require_room(model: str, n_items: int, max_items: int, bytes_per_pair: int, instead: str) -> None:
+    """Refuse a catalogue that a closed form over all pairs of items would be too large for.
+
+    Args:
+        model: whose closed form.
+        n_items: items of the catalogue.
+        max_items: the largest catalogue allowed.
+        bytes_per_pair: memory at the form's peak, for each pair of items.
+        instead: a model that needs no such form.
+
+    Raises:
+        UserError: there are more items.
+    """
+    if n_items > max_items:
+        raise UserError(
+            f"{model} inverts a matrix of all items, {n_items} here ({bytes_per_pair * n_items**2 / 1e9:.0f} GB), more "
+            f"than max_items={max_items}; raise max_items if the memory is there, or take {instead}"
+        )

@@ -33,7 +33,7 @@ def code_hash(model: str) -> str:
     of RecBole.
     """
     start = ["quick_start", "on_import", "compat", "registry"]
-    start += [f"{folder}.{model.lower()}" for folder in ("model", "trainer")]
+    start += [f"{folder}.{model.lower()}" for folder in ("model", "builtin", "trainer")]
     files: dict[str, Path] = {}
     queue = [name for name in start if _file(name) is not None]
     while queue:

@@ -84,7 +84,9 @@ def get_model(name: str) -> type:
     if name in recbole_model_names():
         from recbole.model import general_recommender
 
-        return getattr(general_recommender, name)
+        module = f"recbole_diffmm.builtin.{name.lower()}"
+        found = importlib.import_module(module) if importlib.util.find_spec(module) else general_recommender
+        return getattr(found, name)
     raise UserError(f"unknown model {name!r}{nearest(name, model_names())} (recbole-diffmm models lists all)")
 
 

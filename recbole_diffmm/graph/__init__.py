@@ -7,11 +7,10 @@ from recbole_diffmm.graph.adjacency import (
     mean_weight,
     symmetric_weight,
 )
+from recbole_diffmm.graph.attention import aggregate, agreement, edges_to_picked
 from recbole_diffmm.graph.dropout import drop_edges, sample_edges
 from recbole_diffmm.graph.edges import (
     Edges,
-    aggregate,
-    agreement,
     kept_weight,
     order_edges,
     softmax_by_receiver,
@@ -19,6 +18,7 @@ from recbole_diffmm.graph.edges import (
 )
 from recbole_diffmm.graph.knn import (
     Neighbours,
+    knn_edges,
     knn_graph,
     nearest_items,
     neighbour_edges,
@@ -36,7 +36,9 @@ __all__ = [
     "bipartite_edges",
     "build_adjacency",
     "drop_edges",
+    "edges_to_picked",
     "kept_weight",
+    "knn_edges",
     "knn_graph",
     "mean_over_layers",
     "mean_weight",

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recbole_diffmm.graph.adjacency import csr_matrix
-from recbole_diffmm.graph.edges import Edges, _Agreement
-from recbole_diffmm.graph.edges import aggregate as plain_aggregate
+from recbole_diffmm.graph.edges import Edges
+from recbole_diffmm.graph.propagation import weighted_sums
 
 
 def edges_to_picked(picked: Tensor, n_rows: int) -> Edges:
@@ -43,8 +43,8 @@ def _products(edges: Edges, receivers: Tensor, senders: Tensor) -> Tensor:
     return torch.sparse.sampled_addmm(pattern, receivers, senders.t(), beta=0.0).values()
 
 
-class _SampledAgreement(_Agreement):
-    """The products of :func:`graph.agreement` without a row for every edge."""
+class _Agreement(torch.autograd.Function):
+    """Inner products along edges that keep the node rows alone for the way back, and not two rows an edge."""
 
     @staticmethod
     def forward(ctx: Any, edges: Edges, x: Tensor) -> Tensor:
@@ -52,28 +52,44 @@ class _SampledAgreement(_Agreement):
         ctx.save_for_backward(x)
         return _products(edges, x, x)
 
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+        edges: Edges = ctx.edges
+        (x,) = ctx.saved_tensors
+        grad, order = grad_outputs[0].contiguous(), edges.by_sender
+        to_receivers = weighted_sums(edges.sender, edges.starts, grad, x)
+        return None, to_receivers + weighted_sums(edges.receiver[order], edges.sender_starts, grad[order], x)
 
-class _LearnedWeight(torch.autograd.Function):
-    """Passes on sums along edges, and to their weights the gradient that they have."""
+
+class _Aggregate(torch.autograd.Function):
+    """Weighted sums over incoming edges, differentiable in the rows and in the weights."""
 
     @staticmethod
-    def forward(ctx: Any, edges: Edges, weight: Tensor, x: Tensor, sums: Tensor) -> Tensor:
+    def forward(ctx: Any, edges: Edges, weight: Tensor, x: Tensor) -> Tensor:
         ctx.edges = edges
-        ctx.save_for_backward(x)
-        return sums.view_as(sums)
+        ctx.save_for_backward(weight, x)
+        return weighted_sums(edges.sender, edges.starts, weight, x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor, None, Tensor]:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # type: ignore[override]
+        edges: Edges = ctx.edges
+        weight, x = ctx.saved_tensors
         grad = grad_outputs[0].contiguous()
-        return None, _products(ctx.edges, grad, x), None, grad
+        grad_weight = grad_x = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = _products(edges, grad, x)
+        if ctx.needs_input_grad[2]:
+            order = edges.by_sender
+            grad_x = weighted_sums(edges.receiver[order], edges.sender_starts, weight[order], grad)
+        return None, grad_weight, grad_x
 
 
 def agreement(edges: Edges, x: Tensor) -> Tensor:
     """Return the inner products ``(E,)`` of the rows of ``x (N, D)`` at both ends of each edge."""
     with torch.autocast(x.device.type, enabled=False):
-        return _SampledAgreement.apply(edges, x.float() if x.dtype.itemsize < 4 else x)
+        return _Agreement.apply(edges, x.float() if x.dtype.itemsize < 4 else x)
 
 
 def aggregate(edges: Edges, weight: Tensor, x: Tensor) -> Tensor:
@@ -81,7 +97,7 @@ def aggregate(edges: Edges, weight: Tensor, x: Tensor) -> Tensor:
 
     Gradients reach both ``weight`` and ``x``; with constant weights :func:`propagate` is faster.
     """
-    sums = plain_aggregate(edges, weight.detach(), x)
-    if not weight.requires_grad:
-        return sums
-    return _LearnedWeight.apply(edges, weight.to(sums.dtype), x.detach().to(sums.dtype), sums)
+    if weight.dtype.itemsize < 4:  # sums of half precision lose what they sum; as in `propagate`
+        weight = weight.float()
+    with torch.autocast(x.device.type, enabled=False):
+        return _Aggregate.apply(edges, weight, x.to(weight.dtype))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from recbole_diffmm.graph.adjacency import SparseAdjacency, csr_matrix
-from recbole_diffmm.graph.propagation import weighted_sums
 
 
 class Edges(NamedTuple):
@@ -66,66 +64,6 @@ def kept_weight(edges: Edges, keep: Tensor) -> Tensor:
     degree = kept.new_zeros(edges.n_nodes).index_add(0, edges.receiver, kept)
     inv_sqrt = degree.clamp(min=1).rsqrt()
     return kept * inv_sqrt[edges.receiver] * inv_sqrt[edges.sender]
-
-
-class _Aggregate(torch.autograd.Function):
-    """Weighted sums over incoming edges, differentiable in the rows and in the weights."""
-
-    @staticmethod
-    def forward(ctx: Any, edges: Edges, weight: Tensor, x: Tensor) -> Tensor:
-        ctx.edges = edges
-        ctx.save_for_backward(weight, x)
-        return weighted_sums(edges.sender, edges.starts, weight, x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # type: ignore[override]
-        edges: Edges = ctx.edges
-        weight, x = ctx.saved_tensors
-        grad = grad_outputs[0].contiguous()
-        grad_weight = grad_x = None
-        if ctx.needs_input_grad[1]:
-            grad_weight = (grad[edges.receiver] * x[edges.sender]).sum(dim=1)
-        if ctx.needs_input_grad[2]:
-            order = edges.by_sender
-            grad_x = weighted_sums(edges.receiver[order], edges.sender_starts, weight[order], grad)
-        return None, grad_weight, grad_x
-
-
-def aggregate(edges: Edges, weight: Tensor, x: Tensor) -> Tensor:
-    """Return ``(N, D)`` sums of ``weight (E,)`` times the senders' rows of ``x (N, D)``, per receiver.
-
-    Gradients reach both ``weight`` and ``x``; with constant weights :func:`propagate` is faster.
-    """
-    if weight.dtype.itemsize < 4:  # sums of half precision lose what they sum; as in `propagate`
-        weight = weight.float()
-    with torch.autocast(x.device.type, enabled=False):
-        return _Aggregate.apply(edges, weight, x.to(weight.dtype))
-
-
-class _Agreement(torch.autograd.Function):
-    """Inner products along edges that keep the node rows alone for the way back, and not two rows an edge."""
-
-    @staticmethod
-    def forward(ctx: Any, edges: Edges, x: Tensor) -> Tensor:
-        ctx.edges = edges
-        ctx.save_for_backward(x)
-        return (x[edges.receiver] * x[edges.sender]).sum(dim=1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
-        edges: Edges = ctx.edges
-        (x,) = ctx.saved_tensors
-        grad, order = grad_outputs[0].contiguous(), edges.by_sender
-        to_receivers = weighted_sums(edges.sender, edges.starts, grad, x)
-        return None, to_receivers + weighted_sums(edges.receiver[order], edges.sender_starts, grad[order], x)
-
-
-def agreement(edges: Edges, x: Tensor) -> Tensor:
-    """Return the inner products ``(E,)`` of the rows of ``x (N, D)`` at both ends of each edge."""
-    with torch.autocast(x.device.type, enabled=False):
-        return _Agreement.apply(edges, x)
 
 
 def softmax_by_receiver(edges: Edges, logits: Tensor) -> Tensor:

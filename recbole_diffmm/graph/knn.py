@@ -70,18 +70,22 @@ def neighbour_edges(neighbours: Neighbours) -> tuple[Tensor, Tensor]:
     return torch.stack([row, neighbours.nearest.flatten()])[:, there], cosine[there]
 
 
-def knn_graph(features: Tensor, k: int, weighting: Weighting) -> SparseAdjacency:
-    r"""Return the graph ``(I, I)`` from every item to its ``k`` nearest by cosine, itself among them.
+def knn_edges(features: Tensor, k: int, weighting: Weighting) -> tuple[Tensor, Tensor]:
+    r"""Return index ``(2, E)`` and weights ``(E,)`` of edges from every item to its ``k`` nearest, itself among them.
 
     Weights of ``uniform`` are :math:`1/\sqrt{r_i r_j}` with the number of neighbours as ``r``, so ``1/k`` (FREEDOM);
     those of ``cosine`` :math:`s_{ij}/\sqrt{q_i q_j}` with the cosine ``s`` and :math:`q_i` the sum of an item's
     (LATTICE, MGCN), negative ones counting as zero. Neither is made symmetric. An item without features has an empty
     row.
     """
-    neighbours = nearest_items(features, k)
-    index, cosine = neighbour_edges(neighbours)
+    index, cosine = neighbour_edges(nearest_items(features, k))
     weight = torch.ones_like(cosine) if weighting == "uniform" else cosine.clamp(min=0)
-    return build_adjacency(index, normalize_by_sums(index, weight, len(features)), len(features), symmetric=False)
+    return index, normalize_by_sums(index, weight, len(features))
+
+
+def knn_graph(features: Tensor, k: int, weighting: Weighting) -> SparseAdjacency:
+    """Return the graph ``(I, I)`` of :func:`knn_edges`."""
+    return build_adjacency(*knn_edges(features, k, weighting), len(features), symmetric=False)
 
 
 def normalize_by_sums(edge_index: Tensor, weight: Tensor, n_nodes: int) -> Tensor:

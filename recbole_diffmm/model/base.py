@@ -20,6 +20,7 @@ from recbole_diffmm.graph import (
     bipartite_edges,
     build_adjacency,
     knn_graph,
+    mean_weight,
     order_edges,
     unit_rows,
 )
@@ -79,6 +80,21 @@ class RowRecommender(GeneralRecommender):
         """Return index ``(2, E)`` and weight ``(E,)`` of the observed graph, see :func:`bipartite_edges`."""
         counts = self.user_count, self.item_count
         return bipartite_edges(self.train_users, self.train_items, *counts, self_loops=self_loops)
+
+    def mean_adj(self, *, self_loops: bool) -> SparseAdjacency:
+        """The observed graph ``(N, N)``, each row a mean over a node's neighbours."""
+
+        def build() -> SparseAdjacency:
+            index, _ = self.edges(self_loops)
+            return build_adjacency(index, mean_weight(index[0], self.n_nodes), self.n_nodes, symmetric=False)
+
+        return self.graph(("mean", self_loops), build)
+
+    def edges_to_users(self) -> tuple[Tensor, Tensor]:
+        """Return index ``(2, E)`` and weight ``(E,)`` of the observed graph's edges that end at users."""
+        index, weight = self.edges(self_loops=False)
+        to_users = index[0] < self.user_count
+        return index[:, to_users], weight[to_users]
 
     def ordered_edges(self) -> tuple[Edges, Tensor]:
         """Return the observed graph without self-loops as :class:`Edges`, and their weights ``(2E,)``."""

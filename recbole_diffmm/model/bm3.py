@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from recbole_diffmm.graph import mean_over_layers
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import norm_loss
-from recbole_diffmm.model.parts import FeatureSettings, embedding_table, linear_projections
+from recbole_diffmm.model.parts import FeatureSettings, dropout, embedding_table, linear_projections
 from recbole_diffmm.model.settings import DropRate, Layers, Weight
 
 
@@ -77,7 +77,7 @@ class BM3(MultimodalRecommender):
         return self.predictor(users), self.predictor(items)
 
     def _target(self, rows: Tensor) -> Tensor:
-        return F.dropout(rows.detach(), self.settings.target_dropout)
+        return dropout(rows.detach(), self.settings.target_dropout)
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """Return the terms named in :attr:`loss_names` for a batch of (user, item)."""

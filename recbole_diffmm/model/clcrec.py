@@ -10,8 +10,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_diffmm.graph import unit_rows
-from recbole_diffmm.graph.attention import agreement, edges_to_picked
+from recbole_diffmm.graph import agreement, edges_to_picked, unit_rows
 from recbole_diffmm.model.base import MultimodalRecommender
 from recbole_diffmm.model.negatives import NegativeItems
 from recbole_diffmm.model.settings import ModelSettings, Share, Weight

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from recbole_diffmm.checks import require_room
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.model.neighbourhood import NeighbourhoodRecommender, NeighbourhoodSettings
 from recbole_diffmm.model.settings import Share
@@ -42,13 +43,7 @@ class ContentEASE(NeighbourhoodRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        limit = self.settings.max_items
-        if self.item_count > limit:
-            gigabytes = 8 * self.item_count**2 / 1e9
-            raise UserError(
-                f"ContentEASE inverts a matrix of all items, {self.item_count} here ({gigabytes:.0f} GB), more than "
-                f"max_items={limit}; raise max_items if the memory is there, or take ContentKNN"
-            )
+        require_room("ContentEASE", self.item_count, self.settings.max_items, 8, "ContentKNN")
         # Not persistent: it follows from the training split.
         self.register_buffer("item_weights", self._closed_form(), persistent=False)  # (I, I)
 

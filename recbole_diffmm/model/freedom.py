@@ -13,11 +13,11 @@ from torch import Tensor
 
 from recbole_diffmm.graph import (
     SparseAdjacency,
+    bipartite_edges,
     build_adjacency,
     mean_over_layers,
     propagate,
     sample_edges,
-    symmetric_weight,
 )
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import mean_bpr_loss
@@ -82,15 +82,11 @@ class FREEDOM(MultimodalRecommender):
         return self.graph("epoch", self._draw)
 
     def _draw(self) -> SparseAdjacency:
-        # The first half of the edges goes from users to items; their weights are what the draw goes by.
-        (users, items), weight = self.graph(
-            "to_items", lambda: tuple(part.chunk(2, dim=-1)[0] for part in self.edges(self_loops=False))
-        )
+        (users, items), weight = self.graph("to_users", self.edges_to_users)
         kept = sample_edges(weight, max(1, round(len(users) * (1 - self.settings.edge_dropout))))
-        row = torch.cat([users[kept], items[kept]])
-        col = torch.cat([items[kept], users[kept]])
-        weight = symmetric_weight(row, col, self.n_nodes)
-        return build_adjacency(torch.stack([row, col]), weight, self.n_nodes, symmetric=True)
+        counts = self.user_count, self.item_count
+        edges = bipartite_edges(users[kept], items[kept] - self.user_count, *counts, self_loops=False)
+        return build_adjacency(*edges, self.n_nodes, symmetric=True)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return users ``(U, D)`` and items ``(I, D)``, over this epoch's edges in training and over all otherwise."""

@@ -9,8 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_diffmm.graph import Edges, order_edges, softmax_by_receiver, unit_rows
-from recbole_diffmm.graph.attention import aggregate, agreement
+from recbole_diffmm.graph import Edges, aggregate, agreement, order_edges, softmax_by_receiver, unit_rows
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import mean_bpr_loss
 from recbole_diffmm.model.settings import Layers, ModelSettings, Weight
@@ -63,9 +62,8 @@ class GRCN(MultimodalRecommender):
         """The edges from items to users, among all nodes."""
 
         def build() -> Edges:
-            (receiver, sender), _ = self.edges(self_loops=False)
-            users = receiver < self.user_count
-            return order_edges(receiver[users], sender[users], self.n_nodes)[0]
+            (receiver, sender), _ = self.edges_to_users()
+            return order_edges(receiver, sender, self.n_nodes)[0]
 
         return self.graph("to_users", build)
 

@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 from recbole_diffmm.graph import (
     Edges,
-    SparseAdjacency,
     aggregate,
-    build_adjacency,
+    knn_edges,
     mean_over_layers,
-    mean_weight,
     nearest_items,
     neighbour_edges,
     normalize_by_sums,
@@ -71,27 +69,14 @@ class LATTICE(MultimodalRecommender):
         self.projections = linear_projections(self, size)
         self.modal_weight = nn.Parameter(torch.full((len(self.modality_names),), 1 / len(self.modality_names)))
 
-    @property
-    def walk(self) -> SparseAdjacency:
-        """The observed graph with self-loops ``(N, N)``, each row a mean."""
-        return self.graph("walk", self._build_walk)
-
-    def _build_walk(self) -> SparseAdjacency:
-        index, _ = self.edges(self_loops=True)
-        return build_adjacency(index, mean_weight(index[0], self.n_nodes), self.n_nodes, symmetric=False)
-
     def on_epoch_start(self) -> None:
         """Forget the learned graph: this epoch's first batch builds it."""
         self._graphs.pop("learned", None)
 
     def _given_edges(self, name: str) -> tuple[Tensor, Tensor]:
         """The graph of one modality's features as index ``(2, E)`` and weights ``(E,)``."""
-
-        def build() -> tuple[Tensor, Tensor]:
-            index, cosine = neighbour_edges(nearest_items(self.given_features(name), self.settings.knn_k))
-            return index, normalize_by_sums(index, cosine.clamp(min=0), self.item_count)
-
-        return self.graph(("given", name), build)
+        features, k = self.given_features(name), self.settings.knn_k
+        return self.graph(("given", name), lambda: knn_edges(features, k, "cosine"))
 
     def item_edges(self) -> tuple[Edges, Tensor]:
         """Return the graph ``S`` of all modalities as edges and their weights, with gradient where it has one."""
@@ -117,7 +102,7 @@ class LATTICE(MultimodalRecommender):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return users ``(U, D)`` and items ``(I, D)``, over the item graph of now in evaluation."""
         rows = torch.cat([self.user_embedding, self.item_embedding])
-        users, items = self.by_kind(mean_over_layers(self.walk, rows, self.settings.n_layers))
+        users, items = self.by_kind(mean_over_layers(self.mean_adj(self_loops=True), rows, self.settings.n_layers))
         if not self.present:
             return users, items
         if self.training and self.left_out is None and "learned" in self._graphs:

@@ -65,9 +65,7 @@ class MGCN(MultimodalRecommender):
         """The observed graph ``(N, N)`` with the edges that end at users alone."""
 
         def build() -> SparseAdjacency:
-            index, weight = self.edges(self_loops=False)
-            to_users = index[0] < self.user_count
-            return build_adjacency(index[:, to_users], weight[to_users], self.n_nodes, symmetric=False)
+            return build_adjacency(*self.edges_to_users(), self.n_nodes, symmetric=False)
 
         return self.graph("to_users", build)
 

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_diffmm.graph import SparseAdjacency, build_adjacency, mean_weight, propagate, unit_rows
+from recbole_diffmm.graph import SparseAdjacency, propagate, unit_rows
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import mean_bpr_loss
 from recbole_diffmm.model.settings import ModelSettings, Weight
@@ -87,23 +87,15 @@ class MMGCN(MultimodalRecommender):
             widths = [width] + [s.embedding_size] * (s.n_layers - 1)
             self.convolutions[key] = nn.ModuleList(Convolution(n_in, s.embedding_size) for n_in in widths)
 
-    @property
-    def mean_adj(self) -> SparseAdjacency:
-        """The observed graph ``(N, N)`` without self-loops, each row a mean."""
-        return self.graph("mean", self._build_mean_adj)
-
-    def _build_mean_adj(self) -> SparseAdjacency:
-        index, _ = self.edges(self_loops=False)
-        return build_adjacency(index, mean_weight(index[0], self.n_nodes), self.n_nodes, symmetric=False)
-
     def _modality_rows(self, name: str) -> Tensor:
         key = module_key(name)
         features = self.features(name)
         if key in self.projections:
             features = self.projections[key](features)
         rows = unit_rows(torch.cat([self.preferences[key], features]))
+        adj = self.mean_adj(self_loops=False)
         for convolution in cast(nn.ModuleList, self.convolutions[key]):
-            rows = convolution(self.mean_adj, rows, self.id_embedding)
+            rows = convolution(adj, rows, self.id_embedding)
         return rows
 
     def embeddings(self) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,9 @@ from recbole_diffmm.graph import SparseAdjacency, build_adjacency, nearest_items
 from recbole_diffmm.model.base import MultimodalRecommender
 from recbole_diffmm.model.settings import ModelSettings, Weight
 
+# Of whom `predict` makes whole rows of scores at a time.
+_USERS_AT_A_TIME = 1024
+
 
 class NeighbourhoodSettings(ModelSettings):
     """What every recommender of this kind can be set to."""
@@ -90,4 +93,12 @@ class NeighbourhoodRecommender(MultimodalRecommender):
     def predict(self, interaction: Any) -> Tensor:
         """Return the scores ``(B,)`` of the interaction's (user, item) pairs."""
         users, place = torch.unique(interaction[self.USER_ID], return_inverse=True)
-        return self.full_sort_predict({self.USER_ID: users})[place, interaction[self.ITEM_ID]]
+        order = place.argsort()
+        user_of, item_of = place[order], interaction[self.ITEM_ID][order]
+        scores = []
+        for first in range(0, len(users), _USERS_AT_A_TIME):
+            rows = self.full_sort_predict({self.USER_ID: users[first : first + _USERS_AT_A_TIME]})
+            ends = torch.searchsorted(user_of, torch.tensor([first, first + len(rows)], device=user_of.device))
+            some = slice(*ends.tolist())
+            scores.append(rows[user_of[some] - first, item_of[some]])
+        return torch.cat(scores)[order.argsort()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from recbole_diffmm.graph import (
     symmetric_weight,
     undirected_keep,
 )
+from recbole_diffmm.model.base import RowRecommender
 
 N_NODES = 5
 # Node 0 receives from 2 and 3, node 1 from 3, node 3 from 0 and 1; nodes 2 and 4 receive nothing, node 4 sends nothing.
@@ -232,3 +235,19 @@ def test_sum_and_mean_over_layers_give_hand_computed_rows() -> None:
     expected = (x.squeeze(1) + once + twice).unsqueeze(1)
     torch.testing.assert_close(sum_over_layers(interactions(), x, 2), expected)
     torch.testing.assert_close(mean_over_layers(interactions(), x, 2), expected / 3)
+
+
+def test_graphs_that_models_build_of_the_interactions_have_hand_computed_entries() -> None:
+    def edges(self_loops: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        return bipartite_edges(USERS, ITEMS, 2, 3, self_loops=self_loops)
+
+    model: Any = SimpleNamespace(user_count=2, n_nodes=N_NODES, edges=edges, graph=lambda key, build: build())
+    index, weight = RowRecommender.edges_to_users(model)
+    assert index.tolist() == [[0, 0, 1], [2, 3, 3]]
+    torch.testing.assert_close(weight, torch.tensor([1 / math.sqrt(2), 0.5, 1 / math.sqrt(2)]))
+    mean = torch.zeros(N_NODES, N_NODES)
+    mean[0, [2, 3]], mean[3, [0, 1]], mean[1, 3], mean[2, 0] = 0.5, 0.5, 1, 1
+    assert torch.equal(RowRecommender.mean_adj(model, self_loops=False).matrix.to_dense(), mean)
+    walk = torch.zeros(N_NODES, N_NODES)
+    walk[0, [0, 2, 3]], walk[3, [3, 0, 1]], walk[1, [1, 3]], walk[2, [2, 0]], walk[4, 4] = 1 / 3, 1 / 3, 0.5, 0.5, 1
+    torch.testing.assert_close(RowRecommender.mean_adj(model, self_loops=True).matrix.to_dense(), walk)
