@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from recbole_diffmm.graph import SparseAdjacency, propagate
 from recbole_diffmm.model.base import RowRecommender
 from recbole_diffmm.model.losses import in_batch_infonce, mean_bpr_loss, squared_norm
-from recbole_diffmm.model.parts import embedding_table
+from recbole_diffmm.model.parts import dropout, embedding_table
 from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
 
 
@@ -69,7 +69,7 @@ class HCCF(RowRecommender):
         """The observed graph, each direction of an edge dropped by itself, anew in each batch."""
         edges, weight = self.ordered_edges()
         # Dropped entries stay as zeros: the matrix need not be put together again.
-        return edges.adjacency(_dropout(weight, self.settings.edge_dropout))
+        return edges.adjacency(dropout(weight, self.settings.edge_dropout))
 
     def _incidence(self) -> tuple[Tensor, Tensor]:
         """Return the incidence of users ``(U, K)`` and of items ``(I, K)``."""
@@ -88,7 +88,7 @@ class HCCF(RowRecommender):
             local = self._activated(propagate(self._dropped_adj() if rate > 0 else self.adj, rows))
             parts = []
             for incidence, part in zip(hyperedges, self.by_kind(rows), strict=True):
-                dropped = _dropout(incidence, rate)
+                dropped = dropout(incidence, rate)
                 parts.append(dropped @ (dropped.t() @ part))
             shared = self._activated(torch.cat(parts))
             views.append((local, shared))
@@ -115,11 +115,3 @@ class HCCF(RowRecommender):
             for local, shared in views:
                 contrast = contrast + in_batch_infonce(local.detach()[nodes], shared[nodes], s.temperature)
         return bpr, s.cl_weight * contrast, s.reg_weight * squared_norm(*self.parameters())
-
-
-def _dropout(x: Tensor, rate: float) -> Tensor:
-    """Return ``x`` with a share of ``rate`` of its entries zero and the others divided by ``1 - rate``."""
-    if x.device.type != "cpu" or rate == 0:
-        return F.dropout(x, rate)
-    # By a uniform draw, which is vectorised on the CPU: F.dropout's Bernoulli draw takes several times as long.
-    return torch.rand_like(x).ge_(rate).mul_(1.0 / (1.0 - rate)) * x

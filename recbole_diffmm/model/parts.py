@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recbole_diffmm.model.base import module_key
 from recbole_diffmm.model.settings import ModelSettings
@@ -22,6 +23,14 @@ class FeatureSettings(ModelSettings):
     train_features: bool = Field(
         True, description="features are parameters, as in the published code; false: they stay as given"
     )
+
+
+def dropout(x: Tensor, rate: float) -> Tensor:
+    """Return ``x`` with a share of ``rate`` of its entries zero and the others divided by ``1 - rate``."""
+    if x.device.type != "cpu" or rate == 0:
+        return F.dropout(x, rate)
+    # By a uniform draw, which is vectorised on the CPU: F.dropout's Bernoulli draw takes several times as long.
+    return torch.rand_like(x).ge_(rate).mul_(1.0 / (1.0 - rate)) * x
 
 
 def embedding_table(n_rows: int, embedding_size: int) -> nn.Parameter:
