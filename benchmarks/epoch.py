@@ -138,24 +138,33 @@ class PlainRun:
     precision = "fp32"
 
     def __init__(self, config: Config, train: Any, valid: Any, rankings: dict[str, Any]) -> None:
-        dataset = train._dataset
-        features = {name: part.matrix[1:] for name, part in dataset.modalities.items()}  # without PAD
-        users, items = pairs(train)
-        self.model = plain.Plain(
-            dataset.user_num - 1, dataset.item_num - 1, users, items, features, plain_settings(config)
-        )
-        self.rankings = {name: pairs(loader) for name, loader in {"evaluation": valid, **rankings}.items()}
+        dataset, self.device = train._dataset, config["device"]
+        sizes = dataset.user_num - 1, dataset.item_num - 1
+        # Without PAD.
+        features = {name: part.matrix[1:].to(self.device) for name, part in dataset.modalities.items()}
+        with self.device:
+            self.model = plain.Plain(*sizes, *self._pairs(train), features, plain_settings(config))
+        self.rankings = {name: self._pairs(loader) for name, loader in {"evaluation": valid, **rankings}.items()}
         self.k = max(config["topk"])
         self.clock, self.seconds = self, {}
         # Counted in the matrix: it holds a repeated interaction once, and then the variants' work would differ.
         n_interactions = int(self.model.history.sum(dtype=torch.float64))
         self.sizes = {"users": self.model.n_users, "items": self.model.n_items, "interactions": n_interactions}
 
+    def _pairs(self, loader: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The user and item ids of a loader's split, 0-based."""
+        dataset = loader._dataset
+        users, items = (dataset.inter_feat[field].long() - 1 for field in (dataset.uid_field, dataset.iid_field))
+        return users.to(self.device), items.to(self.device)
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure the seconds spent inside."""
         start = time.perf_counter()
-        yield
+        with self.device:
+            yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         self.seconds[name] = time.perf_counter() - start
 
     def epochs(self, n_epochs: int) -> list[dict[str, float]]:
@@ -170,12 +179,6 @@ class PlainRun:
             with self.clock.phase(name):
                 step()
         return self.seconds
-
-
-def pairs(loader: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The user and item ids of a loader's split, 0-based."""
-    dataset = loader._dataset
-    return dataset.inter_feat[dataset.uid_field].long() - 1, dataset.inter_feat[dataset.iid_field].long() - 1
 
 
 def every_user(config: Config, train: Any) -> FullSortEvalDataLoader:
@@ -369,10 +372,6 @@ def prepare(args: argparse.Namespace) -> list[dict[str, Any]]:
     variants = [parse_variant(text) for text in args.variants]
     if len(dict(variants)) < len(variants):
         raise UserError("--variants: a name is given twice; give each variant its own")
-    if use_gpu:
-        variants = [(name, settings) for name, settings in variants if name != "plain"]
-    if not variants:
-        raise UserError("--variants: plain runs on the CPU alone; use --device cpu, or add fast")
     values = {"use_gpu": use_gpu, **({"data_path": args.data_path} if args.data_path else {})}
     shared = {key: getattr(args, key) for key in ("dataset", "config_files", "epochs", "threads")}
     jobs = [{**shared, "values": values, "variant": name, "settings": settings} for name, settings in variants]

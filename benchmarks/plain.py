@@ -3,7 +3,8 @@
 The model is the package's, the costs are those of the reference implementation: the dense training matrix, reverse
 steps through the whole denoiser, sparse products in COO form, views computed anew for every loss that reads them, both
 contrastive losses whatever the settings use, losses as their formulas stand. Nothing is slower than that on purpose.
-Ids are 0-based, without PAD. Shapes: U users, I items, N = U + I, B batch, D embedding, F feature, H hidden, T steps.
+It runs on PyTorch's default device, where what it is given has to be. Ids are 0-based, without PAD. Shapes: U users,
+I items, N = U + I, B batch, D embedding, F feature, H hidden, T steps.
 """
 
 import math
@@ -98,7 +99,7 @@ def normalized_adjacency(users: np.ndarray, items: np.ndarray, n_users: int, n_i
     adj = sp.bmat([[None, edges], [edges.T, None]]) + sp.eye(n_users + n_items, dtype=np.float32)
     scale = sp.diags(np.asarray(adj.sum(axis=1)).ravel() ** -0.5)
     adj = (scale @ adj @ scale).tocoo()
-    return coo(torch.from_numpy(np.stack([adj.row, adj.col])).long(), torch.from_numpy(adj.data), adj.shape)
+    return coo(torch.as_tensor(np.stack([adj.row, adj.col])).long(), torch.as_tensor(adj.data), adj.shape)
 
 
 def coo(index: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -134,7 +135,7 @@ class Plain:
         self.history[train_user, train_item] = 1
         if (self.history.sum(dim=1) == n_items).any():
             raise ValueError("a user has all items in training: no negative can be drawn")
-        self.adj = normalized_adjacency(train_user.numpy(), train_item.numpy(), n_users, n_items)
+        self.adj = normalized_adjacency(train_user.cpu().numpy(), train_item.cpu().numpy(), n_users, n_items)
         self.generated_adj: dict[str, Tensor] = {}  # filled by set_generated_items
         self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_users, s.embedding_size)))
         self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_items, s.embedding_size)))
@@ -254,7 +255,7 @@ class Plain:
         ``keep`` holds one value per stored entry of the graph, by row and then column; it is drawn if not given.
         """
         users = np.arange(self.n_users).repeat(items.shape[1])
-        adj = normalized_adjacency(users, items.flatten().numpy(), self.n_users, self.n_items)
+        adj = normalized_adjacency(users, items.flatten().cpu().numpy(), self.n_users, self.n_items)
         dropout = self.settings.edge_dropout
         if keep is None:
             keep = torch.rand(adj.values().shape) >= dropout
@@ -316,7 +317,7 @@ class Plain:
     @torch.no_grad()
     def evaluate(self, test_user: Tensor, test_item: Tensor, k: int = 20) -> dict[str, float]:
         """Mean recall, NDCG and precision at ``k`` over users with test items, their training items masked."""
-        edges = (np.ones(len(test_user), np.float32), (test_user.numpy(), test_item.numpy()))
+        edges = (np.ones(len(test_user), np.float32), (test_user.cpu().numpy(), test_item.cpu().numpy()))
         test = sp.csr_matrix(edges, shape=(self.n_users, self.n_items))
         user_rows, item_rows = self.main_view()
         discount = 1 / torch.log2(torch.arange(k) + 2.0)  # (k,)
@@ -325,7 +326,7 @@ class Plain:
         for users in tested.split(self.settings.batch_size):
             scores = user_rows[users] @ item_rows.T  # (B, I)
             scores[self.history[users] > 0] = -torch.inf
-            relevant = torch.from_numpy(test[users.numpy()].toarray() > 0)  # (B, I)
+            relevant = torch.as_tensor(test[users.cpu().numpy()].toarray() > 0)  # (B, I)
             hits = relevant.gather(1, scores.topk(k).indices).float()  # (B, k)
             count = relevant.sum(dim=1)  # (B,)
             sums["recall"] += (hits.sum(dim=1) / count).sum().item()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from recbole.data.transform import construct_transform
 from recbole.utils import get_flops, init_seed
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from recbole_diffmm import provenance, record, registry
@@ -27,19 +28,42 @@ ROWS = 8
 
 def seconds(function: Callable[[], Any]) -> float:
     """How long a call takes."""
+    wait()
     start = time.perf_counter()
     function()
+    wait()
     return round(time.perf_counter() - start, 4)
 
 
-def shares(function: Callable[[], Any]) -> dict[str, float]:
-    """Share of each operation in the time that a call spends in operations, the largest first."""
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+def wait() -> None:
+    """Wait for the GPU, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def profiled(function: Callable[[], Any], gpu: bool) -> dict[str, Any]:
+    """Seconds of a call, and the share of each operation in its time, the largest first.
+
+    On a GPU also the seconds in kernels, their share of the seconds without a profiler, and how many there were; the
+    shares of operations are of the kernels' time then.
+    """
+    elapsed = seconds(function)
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]) as profiler:
         function()
-    times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+        wait()
+    events = profiler.key_averages()
+    on_host = [event for event in events if event.device_type == DeviceType.CPU]
+    times = {event.key: event.self_device_time_total if gpu else event.self_cpu_time_total for event in on_host}
     total = sum(times.values())
     largest = sorted(times.items(), key=lambda item: -item[1])[:ROWS]
-    return {name: round(value / total, 3) for name, value in largest}
+    result: dict[str, Any] = {"seconds": elapsed}
+    if gpu:
+        kernels = [e for e in events if e.device_type != DeviceType.CPU and not e.is_user_annotation]
+        inside = sum(event.self_device_time_total for event in kernels) / 1e6
+        result["seconds_in_kernels"] = round(inside, 4)
+        result["share_in_kernels"] = round(inside / elapsed, 3)
+        result["kernels"] = sum(event.count for event in kernels)
+    return {**result, "shares": {name: round(value / total, 3) for name, value in largest}}
 
 
 def main() -> None:
@@ -62,14 +86,15 @@ def main() -> None:
     }
     for phase in phases.values():
         phase()  # to warm up
-    batches, handed = list(train), collected(trainer, test)
+    batches, handed, gpu = list(train), collected(trainer, test), config["device"].type == "cuda"
     report = {
         "what": "seconds of a phase, and the share of each operation in it (PyTorch's profiler, self time)",
+        "dataset": args.dataset,
         "device": provenance.device_name(config["device"]),
         "threads": torch.get_num_threads(),
         "versions": provenance.versions(),
         "commit": provenance.commit(),
-        "phases": {name: {"seconds": seconds(phase), "shares": shares(phase)} for name, phase in phases.items()},
+        "phases": {name: profiled(phase, gpu) for name, phase in phases.items()},
         "recbole": {
             "loader_and_negative_sampler_of_an_epoch": seconds(lambda: list(train)),
             "ranking_of_an_epoch_without_them": seconds(lambda: BatchLoop._train_epoch(trainer, batches, 0)),
@@ -83,7 +108,7 @@ def main() -> None:
     }
     record.write_json(args.out, report)
     for name, entry in report["phases"].items():
-        sys.stdout.write(f"{name}: {entry['seconds']} s, {entry['shares']}\n")
+        sys.stdout.write(f"{name}: {entry}\n")
     sys.stdout.write(f"RecBole: {report['recbole']}\n")
 
 

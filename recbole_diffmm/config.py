@@ -25,6 +25,8 @@ from recbole_diffmm.sources import Loader, properties_dir, property_folders, rea
 _RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 COMMAND_LINE = "the command line"
 CALL = "config_dict"
+# Times `eval_users_per_batch` that are scored at once on a GPU: it has the room, and small batches leave it idle.
+GPU_USERS = 8
 
 # Keys that RecBole reads without giving them a default in its properties.
 _UNLISTED = frozenset(
@@ -285,7 +287,10 @@ class Config(RecBoleConfig):
             raise UserError(f"topk in {self.source('topk')} asks for {largest} items, {self.dataset} has {n_items - 1}")
         if self._explicit_batch:
             return
-        cells = int(self.final_config_dict["eval_users_per_batch"]) * n_items
+        n_users = int(self.final_config_dict["eval_users_per_batch"])
+        if self.final_config_dict["device"].type == "cuda":
+            n_users *= GPU_USERS
+        cells = n_users * n_items
         from recbole.model.abstract_recommender import GeneralRecommender
 
         if self.model_class.full_sort_predict is GeneralRecommender.full_sort_predict:

@@ -23,6 +23,7 @@ NOT_IN_NAME = frozenset(
     {
         "checkpoint_dir",
         "config_files",
+        "cuda_graphs",
         "data_path",
         "energy",
         "eval_batch_size",

@@ -21,6 +21,7 @@ from recbole_diffmm import provenance, quick_start
 from recbole_diffmm import record as records
 from recbole_diffmm.config import Config
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.evaluator.batches import RepeatedBatches
 from recbole_diffmm.precision import resolve_precision
 from recbole_diffmm.registry import create_dataset
 from recbole_diffmm.trainer.base import RunTrainer
@@ -59,6 +60,7 @@ def _watch_loaders(monkeypatch):
     """The loaders that are iterated, in order, and where training ends."""
     events, seen = [], {}
     load_splits, iterate, fit = quick_start.load_splits, FullSortEvalDataLoader.__iter__, RunTrainer.fit
+    repeat = RepeatedBatches.__iter__  # validation goes through its loader once, and then through these
 
     def watched_splits(config, dataset):
         loaders = load_splits(config, dataset)
@@ -66,8 +68,13 @@ def _watch_loaders(monkeypatch):
         return loaders
 
     def watched_iterate(self):
-        events.append(seen[id(self)])
+        if seen[id(self)] != "valid":
+            events.append(seen[id(self)])
         return iterate(self)
+
+    def watched_repeat(self):
+        events.append("valid")
+        return repeat(self)
 
     def watched_fit(self, *args, **kwargs):
         result = fit(self, *args, **kwargs)
@@ -76,6 +83,7 @@ def _watch_loaders(monkeypatch):
 
     monkeypatch.setattr(quick_start, "load_splits", watched_splits)
     monkeypatch.setattr(FullSortEvalDataLoader, "__iter__", watched_iterate)
+    monkeypatch.setattr(RepeatedBatches, "__iter__", watched_repeat)
     monkeypatch.setattr(RunTrainer, "fit", watched_fit)
     return events
 

@@ -53,6 +53,9 @@ class RowRecommender(GeneralRecommender):
     # Whether an item without training interactions gets a score that means something.
     ranks_cold_items: ClassVar[bool] = False
     self_loops: ClassVar[bool] = False  # whether each node of :attr:`adj` is its own neighbour
+    # Whether a training step is the same operations on the same tensors for every batch of an epoch after the first, so
+    # that a GPU can replay it: no choice by the host, no tensor whose size the data decide, no waiting for the device.
+    replayable: ClassVar[bool] = False
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

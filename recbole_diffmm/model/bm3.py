@@ -53,6 +53,7 @@ class BM3(MultimodalRecommender):
     input_type = InputType.POINTWISE
     ranks_cold_items = False
     loss_names = ("reconstruction", "alignment", "reg")
+    replayable = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

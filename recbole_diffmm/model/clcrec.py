@@ -49,6 +49,7 @@ class CLCRec(MultimodalRecommender):
     settings: CLCRecConfig
     input_type = InputType.POINTWISE
     loss_names = ("ranking", "alignment", "reg")
+    replayable = True
     unit_features = True
 
     def __init__(self, config: Any, dataset: Any) -> None:

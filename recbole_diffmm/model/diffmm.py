@@ -117,6 +117,7 @@ class DiffMM(MultimodalRecommender):
 
     config_class: ClassVar[type[ModelSettings]] = DiffMMConfig
     loss_names = ("bpr", "reg", "contrast")
+    replayable = True
     settings: DiffMMConfig
     self_loops = True
 

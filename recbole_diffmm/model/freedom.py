@@ -57,6 +57,7 @@ class FREEDOM(MultimodalRecommender):
     config_class = FREEDOMConfig
     settings: FREEDOMConfig
     loss_names = ("bpr", "feature_bpr")
+    replayable = True
     has_item_graph = True
 
     def __init__(self, config: Any, dataset: Any) -> None:

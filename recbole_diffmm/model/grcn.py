@@ -44,6 +44,7 @@ class GRCN(MultimodalRecommender):
     config_class = GRCNConfig
     settings: GRCNConfig
     loss_names = ("bpr", "reg")
+    replayable = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

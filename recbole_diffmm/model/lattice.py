@@ -59,6 +59,7 @@ class LATTICE(MultimodalRecommender):
     config_class = LATTICEConfig
     settings: LATTICEConfig
     loss_names = ("bpr", "reg")
+    replayable = True
     has_item_graph = True
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -37,6 +37,7 @@ class LightGCNM(MultimodalRecommender):
     config_class = LightGCNMConfig
     settings: LightGCNMConfig
     loss_names = ("bpr", "reg")
+    replayable = True
     unit_features = True
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -46,6 +46,7 @@ class MGCN(MultimodalRecommender):
     config_class = MGCNConfig
     settings: MGCNConfig
     loss_names = ("bpr", "reg", "contrast")
+    replayable = True
     has_item_graph = True
 
     def __init__(self, config: Any, dataset: Any) -> None:

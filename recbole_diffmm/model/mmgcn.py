@@ -68,6 +68,7 @@ class MMGCN(MultimodalRecommender):
     config_class = MMGCNConfig
     settings: MMGCNConfig
     loss_names = ("bpr", "reg")
+    replayable = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

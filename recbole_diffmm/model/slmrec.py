@@ -45,6 +45,7 @@ class SLMRec(MultimodalRecommender):
     settings: SLMRecConfig
     input_type = InputType.POINTWISE
     loss_names = ("ranking", "ssl")
+    replayable = True
     unit_features = True
 
     def __init__(self, config: Any, dataset: Any) -> None:

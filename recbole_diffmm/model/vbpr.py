@@ -38,6 +38,7 @@ class VBPR(MultimodalRecommender):
     config_class = VBPRConfig
     settings: VBPRConfig
     loss_names = ("bpr", "reg")
+    replayable = True
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from recbole_diffmm.data.dataset import interaction_hash
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.evaluator.batches import RepeatedBatches
 from recbole_diffmm.evaluator.per_user import PerUserEvaluator
 from recbole_diffmm.evaluator.slices import Lists
 from recbole_diffmm.record import plain_config, run_name
@@ -70,6 +71,8 @@ class RunTrainer(Trainer):
         self._started = time.perf_counter()
         self._watch = AttributeWatch(model)
         self._test_data: Any = None
+        self._valid_data: Any = None
+        self._valid_batches: RepeatedBatches | None = None
         self._loaders: list[Any] = []
         self._random_state: dict[str, Any] | None = None
         self._resumed = False
@@ -135,6 +138,7 @@ class RunTrainer(Trainer):
         """Train as RecBole does, with one progress bar over epochs in place of one for every epoch."""
         self._started = time.perf_counter()
         self._loaders = [train_data] if valid_data is None else [train_data, valid_data]
+        self._valid_data, self._valid_batches = valid_data, None
         self.identify(train_data)
         if self.resume_file is not None and not self._resumed:
             self.resume_file.unlink(missing_ok=True)  # left by an earlier run that nobody asked to continue
@@ -293,6 +297,8 @@ class RunTrainer(Trainer):
         """
         if load_best_model and eval_data:
             self.load_model(model_file or self.saved_model_file)
+        if eval_data is self._valid_data and isinstance(eval_data, FullSortEvalDataLoader):
+            eval_data = self._valid_batches = self._valid_batches or RepeatedBatches(eval_data, self.device)
         result: dict[str, float] | None = super().evaluate(eval_data, load_best_model=False)
         return result
 

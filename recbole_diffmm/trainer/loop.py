@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
+
+from recbole_diffmm.trainer.replay import FEWEST_BATCHES, Replay, can_replay, own_stream
+
+Step = Callable[[Interaction], Tensor]
 
 # Batches between two looks for a loss that is not finite, where a look makes the host wait for the device.
 CHECK_EVERY = 100
@@ -17,9 +23,11 @@ CHECK_EVERY = 100
 class BatchLoop(Trainer):
     """RecBole's `Trainer._train_epoch`, with the same numbers and without its waits for the device.
 
-    RecBole reads every loss term of every batch back with ``.item()`` and so waits for the GPU several times a step.
-    Here they stay on the device and are read once in :data:`CHECK_EVERY` batches. It goes last among the bases of a
-    trainer, in front of RecBole's `Trainer`, so that a trainer with a loop of its own keeps it.
+    RecBole copies every batch from memory that the GPU cannot read by itself and reads every loss term back with
+    ``.item()``, and so waits for the GPU several times a step. Here batches are copied in passing, losses stay on the
+    device and are read once in :data:`CHECK_EVERY` batches, and steps of a model that says it is ``replayable`` are
+    replayed as a CUDA graph (:class:`Replay`; ``cuda_graphs: false`` leaves that out). It goes last among the bases of
+    a trainer, in front of RecBole's `Trainer`, so that a trainer with a loop of its own keeps it.
 
     Attributes:
         reading_waits: Whether reading a number waits for the device; then losses are checked in retrospect.
@@ -40,26 +48,57 @@ class BatchLoop(Trainer):
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         history: list[Tensor] = []
         several = False
-        for interaction in train_data:
+
+        def step(batch: Interaction) -> Tensor:
+            nonlocal several
             self.optimizer.zero_grad()
             with torch.autocast(device_type=self.device.type, enabled=self.enable_amp):
-                losses = loss_func(interaction.to(self.device))
+                losses = loss_func(batch)
             several = isinstance(losses, tuple)
             terms = losses if several else (losses,)
             loss = sum(terms)
-            history.append(torch.stack([term.detach().reshape(()) for term in terms]))
             if not self.reading_waits:
                 self._check_nan(loss)
-            elif len(history) % CHECK_EVERY == 0:
-                self.check_in_retrospect(history[-CHECK_EVERY:])
             scaler.scale(loss).backward()
             if self.clip_grad_norm:
                 clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
             scaler.step(self.optimizer)
             scaler.update()
+            return torch.stack([term.detach().reshape(()) for term in terms])
+
+        with self._replayed(step, len(train_data)) as run:
+            for interaction in train_data:
+                history.append(run(handed_over(interaction, self.device)))
+                if self.reading_waits and len(history) % CHECK_EVERY == 0:
+                    self.check_in_retrospect(history[-CHECK_EVERY:])
         if not history:
             return None
         if self.reading_waits and (rest := len(history) % CHECK_EVERY):
             self.check_in_retrospect(history[-rest:])
         sums = torch.stack(history).double().sum(dim=0).tolist()
         return tuple(sums) if several else sums[0]
+
+    @contextmanager
+    def _replayed(self, step: Step, n_batches: int) -> Iterator[Step]:
+        """Give `step` as it is, or where that pays and can be done, as one that is recorded and replayed on the GPU."""
+        if (
+            self.device.type != "cuda"
+            or self.config["cuda_graphs"] is False
+            or not getattr(self.model, "replayable", False)
+            or self.enable_scaler
+            or (self.config["train_neg_sample_args"] or {}).get("dynamic")  # it scores between steps
+            or n_batches < FEWEST_BATCHES
+            or not can_replay(self.optimizer)
+        ):
+            yield step
+            return
+        with own_stream(self.device, torch.cuda.Stream(self.device)):
+            yield Replay(step, self.optimizer, self.config["model"])
+
+
+def handed_over(batch: Interaction, device: torch.device) -> Interaction:
+    """Return `batch` on `device`, without waiting for a GPU: it copies from pinned memory when it comes to it."""
+    if device.type != "cuda":
+        return batch.to(device)
+    tensors = batch.interaction.items()
+    return Interaction({name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in tensors})

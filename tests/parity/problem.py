@@ -21,25 +21,32 @@ PROJECTIONS = {0: "leaky_matrix", 1: "linear"}
 class Problem:
     """Arrays of one fixture as tensors, its sizes, and what RecBole would hand to a model."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        self.device = torch.device(device)
         with np.load(path, allow_pickle=False) as archive:
             self.config = json.loads(str(archive["config"]))
-            self.arrays = {key: torch.from_numpy(archive[key].copy()) for key in archive.files if key != "config"}
+            arrays = {key: torch.from_numpy(archive[key].copy()) for key in archive.files if key != "config"}
+        self.arrays = {key: array.to(self.device) for key, array in arrays.items()}
         self.modalities: list[str] = self.config["modalities"]
         self.n_users, self.n_items = self.config["U"], self.config["I"]
 
     def __getitem__(self, key: str) -> torch.Tensor:
         return self.arrays[key]
 
+    @property
+    def everyone(self) -> torch.Tensor:
+        """All users ``(U,)``."""
+        return torch.arange(self.n_users, device=self.device)
+
     def dataset(self) -> Any:
-        """A training split in RecBole's ids: PAD first, everything else shifted by one."""
+        """A training split in RecBole's ids, on the CPU: PAD first, everything else shifted by one."""
         sizes = {"user_id": self.n_users + 1, "item_id": self.n_items + 1}
         observed = torch.arange(self.n_items + 1) > 0
         modalities = {
-            name: ModalityFeatures(name, torch.nn.functional.pad(self[f"feat_{name}"], (0, 0, 1, 0)), observed)
+            name: ModalityFeatures(name, torch.nn.functional.pad(self[f"feat_{name}"].cpu(), (0, 0, 1, 0)), observed)
             for name in self.modalities
         }
-        interactions = (self["train_user"] + 1, self["train_item"] + 1)
+        interactions = (self["train_user"].cpu() + 1, self["train_item"].cpu() + 1)
         return SimpleNamespace(num=sizes.__getitem__, modalities=modalities, training_interactions=lambda: interactions)
 
     def model(self, **overrides: Any) -> DiffMM:
@@ -67,9 +74,10 @@ class Problem:
             "train_batch_size": c["B"],
             "precision": "fp32",
             **recbole_keys(),
+            "device": self.device,
             **overrides,
         }
-        model = DiffMM(values, self.dataset())
+        model = DiffMM(values, self.dataset()).to(self.device)
         with torch.no_grad():
             model.user_embedding.copy_(self["param_uEmbeds"])
             model.item_embedding.copy_(self["param_iEmbeds"])

@@ -95,7 +95,7 @@ def test_denoiser_and_forward_process(problem: Problem) -> None:
     model = problem.model().eval()
     name = problem.modalities[0]
     for step in range(problem.config["steps"]):
-        t = torch.full((problem.n_users,), step)
+        t = torch.full_like(problem.everyone, step)
         close(model.denoiser(name)(problem["x0"], t), problem[f"denoise_out_t{step}"])
     close(model.diffusion.q_sample(problem["x0"], problem["q_t"], problem["q_noise"]), problem["q_sample"])
     ones = problem["x0"].nonzero(as_tuple=True)
@@ -105,7 +105,7 @@ def test_denoiser_and_forward_process(problem: Problem) -> None:
 
 def test_history_rows_are_the_clean_rows(problem: Problem) -> None:
     model = problem.model()
-    close(model.history.rows(torch.arange(problem.n_users)), problem["x0"])
+    close(model.history.rows(problem.everyone), problem["x0"])
 
 
 def test_denoiser_losses_and_gradients(problem: Problem) -> None:
@@ -113,7 +113,7 @@ def test_denoiser_losses_and_gradients(problem: Problem) -> None:
     projected, targets = model.injection_targets()
     for name in problem.modalities:
         elbo, msi = model.denoiser_loss(
-            name, torch.arange(problem.n_users), problem["q_t"], problem["q_noise"].clone(), projected[name], targets
+            name, problem.everyone, problem["q_t"], problem["q_noise"].clone(), projected[name], targets
         )
         close(elbo, problem[f"diff_loss_{name}"])
         close(msi, problem[f"gc_loss_{name}"])
@@ -132,10 +132,10 @@ def test_generation_in_item_space_and_in_hidden_space(problem: Problem) -> None:
     model = problem.model().eval()
     denoiser = model.denoiser(problem.modalities[0])
     noised_steps = int(problem["p_sample_noised_start_steps"])
-    t = torch.full((problem.n_users,), noised_steps - 1)
+    t = torch.full_like(problem.everyone, noised_steps - 1)
     noised = model.diffusion.q_sample(problem["x0"], t, problem["q_noise"])
     sampler = HiddenSpaceSampler(denoiser, model.diffusion.schedule)
-    history = model.history.sparse_rows(torch.arange(problem.n_users))
+    history = model.history.sparse_rows(problem.everyone)
     for plain, hidden, expected in (
         (model.diffusion.p_sample_loop(denoiser, problem["x0"]), sampler.scores(*history), "p_sample"),
         (
@@ -159,15 +159,15 @@ def test_ranking_metrics_with_training_items_masked(problem: Problem) -> None:
     Config.compatibility_settings(None)  # the NumPy aliases that RecBole's metrics use, set by every Config
     model = problem.model().eval()
     k = int(problem["eval_topk"])
-    users = torch.arange(problem.n_users)
+    users = problem.everyone
     scores = model.full_sort_predict({model.USER_ID: users + 1})
     scores[:, 0] = -torch.inf
     scores[problem["train_user"], problem["train_item"] + 1] = -torch.inf
     relevant = torch.zeros_like(scores, dtype=torch.bool)
     relevant[problem["test_user"], problem["test_item"] + 1] = True
     tested = relevant.any(dim=1)
-    hits = relevant.gather(1, scores.topk(k).indices)[tested].numpy()
-    positives = relevant.sum(dim=1)[tested].numpy()
+    hits = relevant.gather(1, scores.topk(k).indices)[tested].cpu().numpy()
+    positives = relevant.sum(dim=1)[tested].cpu().numpy()
     config = {"topk": [k], "metric_decimal_place": 12}
     for metric, key in ((Recall, "recall"), (NDCG, "ndcg"), (Precision, "precision")):
         values = metric(config).metric_info(hits, positives) if key != "precision" else metric(config).metric_info(hits)
@@ -178,7 +178,7 @@ def test_predict_is_a_cell_of_full_sort_predict(problem: Problem) -> None:
     model = problem.model().eval()
     scores = model.full_sort_predict({model.USER_ID: problem["batch_user"] + 1})
     cells = model.predict({model.USER_ID: problem["batch_user"] + 1, model.ITEM_ID: problem["batch_pos"] + 1})
-    close(cells, scores[torch.arange(len(scores)), problem["batch_pos"] + 1])
+    close(cells, scores.gather(1, (problem["batch_pos"] + 1).unsqueeze(1)).squeeze(1))
 
 
 def test_losses_of_the_diffusion_package_match_without_a_model(problem: Problem) -> None:

@@ -1,0 +1,71 @@
+"""Writes a dataset of a given size with power-law popularity and random features, in the form that runs read.
+
+python benchmarks/make_dataset.py dataset/sports-size --sizes 35598 18357 218409 --features image=4096 text=1024
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from synthetic import check_sizes, draw_interactions
+
+from recbole_diffmm import UserError
+
+HELD_OUT = 0.125  # of the training interactions, for validation and for test each
+
+
+def write_dataset(folder: Path, sizes: tuple[int, int, int], features: dict[str, int]) -> None:
+    """Write users, items and training interactions of these ``sizes``, and features of these widths.
+
+    Raises:
+        UserError: no such data can be drawn.
+    """
+    n_users, n_items, n_train = sizes
+    n_held_out = int(HELD_OUT * n_train)
+    n_all = n_train + 2 * n_held_out
+    users, items = draw_interactions(check_sizes({"users": n_users, "items": n_items, "interactions": n_all}))
+    rng = np.random.default_rng(2)
+    order = rng.permutation(n_all)
+    folder.mkdir(parents=True)
+    parts = np.split(order, [n_train, n_train + n_held_out])
+    for phase, part in zip(("train", "valid", "test"), parts, strict=True):
+        table = pd.DataFrame({"user_id:token": users[part], "item_id:token": items[part]})
+        table.to_csv(folder / f"{folder.name}.{phase}.inter", sep="\t", index=False)
+    (folder / "item_ids.txt").write_text("".join(f"{item}\n" for item in range(n_items)))
+    for name, width in features.items():
+        np.save(folder / f"{name}.npy", rng.standard_normal((n_items, width), dtype=np.float32).astype(np.float16))
+    settings = {
+        "USER_ID_FIELD": "user_id",
+        "ITEM_ID_FIELD": "item_id",
+        "load_col": {"inter": ["user_id", "item_id"]},
+        "benchmark_filename": ["train", "valid", "test"],
+        "modalities": {name: {"features": f"{name}.npy", "ids": "item_ids.txt"} for name in features},
+    }
+    (folder / f"{folder.name}.yaml").write_text(yaml.safe_dump(settings))
+
+
+def main() -> int:
+    """Write one dataset."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sizes", nargs=3, type=int, required=True, metavar=("USERS", "ITEMS", "INTERACTIONS"))
+    parser.add_argument("--features", nargs="+", default=["image=128", "audio=128"], metavar="NAME=WIDTH")
+    args = parser.parse_args()
+    try:
+        if args.folder.exists():
+            raise UserError(f"{args.folder} is there already; remove it, or give another folder")
+        pairs = (text.split("=") for text in args.features)
+        write_dataset(args.folder, tuple(args.sizes), {name: int(width) for name, width in pairs})
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
