@@ -61,6 +61,35 @@ def epoch(report: dict[str, Any]) -> str:
     return f"{caption}\n\n{table(header, [*rows, row])}"
 
 
+def epoch_on_gpu(report: dict[str, Any]) -> str:
+    """Seconds, ratios and memory of one epoch on a GPU, by phase and variant."""
+    variants, ratios, data, base = (report[key] for key in ("variants", "ratios", "data", "base"))
+    gemm = ", ".join(f"{name} {value:,.0f}" for name, value in report["gemm_gflop_per_s"].items())
+    caption = (
+        f"One epoch on {report['dataset']} ({data['users']:,} users, {data['items']:,} items, "
+        f"{data['interactions']:,} interactions), {report['device'].removeprefix('cuda: ')}, commit "
+        f"{report['commit']['hash'][:9]}: medians of {report['repeats'] * report['epochs']} epochs each, in turn. "
+        f"GFLOP/s of square products: {gemm}."
+    )
+    header = ["phase"]
+    for name in variants:
+        header += [f"{name}, s", *([f"{base} / {name}"] if name in ratios else [])]
+    rows = []
+    for phase in PHASES:
+        row = [phase]
+        for name, v in variants.items():
+            row.append(f"{v['seconds'][phase]:.3f}")
+            row += [f"**{ratios[name]['seconds'][phase]:.1f}**"] if name in ratios else []
+        rows.append(row)
+    for kind in ("host", "device"):
+        row = [f"peak MiB, {kind}"]
+        for name, v in variants.items():
+            row.append(f"{v['peak_memory_mb'][kind]:,.0f}")
+            row += [f"**{ratios[name]['peak_memory_mb'][kind]:.1f}**"] if name in ratios else []
+        rows.append(row)
+    return f"{caption}\n\n{table(header, rows)}"
+
+
 def growth(report: dict[str, Any]) -> str:
     """Fitted exponents of every phase along every axis."""
     header = ["axis", "phase", *GROWTH]
@@ -126,6 +155,8 @@ FIGURES = {
 }
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "epoch-tiktok-cpu": epoch,
+    "epoch-tiktok-h200": epoch_on_gpu,
+    "epoch-sports-size-h200": epoch_on_gpu,
     "variants-tiktok": variants,
     "growth-cpu": growth,
     "growth-large-cpu": large,

@@ -34,6 +34,9 @@ def test_the_readme_tells_what_was_measured(repository: Path) -> None:
     fp32 = plain["seconds"]["total"] / report["variants"]["fast-fp32"]["seconds"]["total"]
     measured = f"{ratio:.1f} times ({seconds:.1f} s on two cores, {memory:,.0f} MiB)"
     assert f"is {fp32:.1f} times as fast in float32, and {measured}" in text
+    report = json.loads((repository / "benchmarks" / "results" / "epoch-tiktok-h200.json").read_text())
+    plain, fast = (report["variants"][name]["seconds"]["total"] for name in ("plain", "fast"))
+    assert f"On an NVIDIA H200 it takes {fast:.2f} s, where that computation takes {plain:.1f} s." in text
 
 
 def test_the_page_links_to_files_that_are_there(speed: Any) -> None:
