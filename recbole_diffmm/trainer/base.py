@@ -26,6 +26,7 @@ from recbole_diffmm.evaluator.slices import Lists
 from recbole_diffmm.record import plain_config, run_name
 from recbole_diffmm.trainer import checkpoint
 from recbole_diffmm.trainer.loop import BatchLoop
+from recbole_diffmm.trainer.replay import keep_count_on_host
 from recbole_diffmm.trainer.state import AttributeWatch, random_state, set_random_state
 
 
@@ -439,6 +440,8 @@ class RunTrainer(Trainer):
                 setattr(self, name, getattr(self, state))
             else:
                 getattr(self, name).load_state_dict(state)
+                if self.device.type != "cuda":
+                    keep_count_on_host(getattr(self, name))
         self.load_extra_state(content["extra_state"])
         self.start_epoch = content["next_epoch"]
         self.earlier_seconds = content.get("seconds", 0.0)

@@ -32,6 +32,13 @@ def _keep_count_on_device(optimizer: Optimizer) -> None:
             state["step"] = state["step"].to(parameter.device, torch.float32)
 
 
+def keep_count_on_host(optimizer: Optimizer) -> None:
+    """Take back what replaying asked of an optimiser: a run that began on a GPU may go on elsewhere."""
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = False
+
+
 class Replay:
     """A step over a batch, recorded once and replayed for every other batch of the same length.
 

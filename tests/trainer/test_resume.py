@@ -161,6 +161,26 @@ def test_other_data_are_not_answered_with_an_old_record():
     assert epochs == [0]
 
 
+@pytest.mark.parametrize("model", ["BPR", "DiffMM"])
+def test_a_run_that_began_with_replayed_steps_goes_on_without(model, tmp_path, monkeypatch):
+    """On a GPU the optimiser keeps its count of steps there, which PyTorch refuses elsewhere."""
+    whole = small_run(model)
+    (tmp_path / "stopped").mkdir()
+    monkeypatch.chdir(tmp_path / "stopped")
+    save = checkpoint.save
+
+    def as_on_a_gpu(path, content):
+        states = [content.get("optimizers", {}), content.get("extra_state", {}).get("optimizers", {})]
+        for group in (group for kind in states for state in kind.values() for group in state["param_groups"]):
+            group["capturable"] = True
+        save(path, content)
+
+    with monkeypatch.context() as patch, pytest.raises(_Stopped):
+        patch.setattr(checkpoint, "save", as_on_a_gpu)
+        small_run(model, on_epoch=_stop_after(3), resume=True)
+    _same(small_run(model, resume=True), whole)
+
+
 def test_without_resume_an_old_state_is_left_behind_for_good():
     with pytest.raises(_Stopped):
         small_run(on_epoch=_stop_after(3))
