@@ -6,6 +6,7 @@ python benchmarks/make_dataset.py dataset/sports-size --sizes 35598 18357 218409
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -49,6 +50,17 @@ def write_dataset(folder: Path, sizes: tuple[int, int, int], features: dict[str,
     (folder / f"{folder.name}.yaml").write_text(yaml.safe_dump(settings))
 
 
+def parse_feature(text: str) -> tuple[str, int]:
+    """Return the name and the width of ``name=width``.
+
+    Raises:
+        UserError: it has another form.
+    """
+    if not (found := re.fullmatch(r"(\w+)=([1-9]\d*)", text)):
+        raise UserError(f"--features {text}: write a name and a width, such as image=4096")
+    return found[1], int(found[2])
+
+
 def main() -> int:
     """Write one dataset."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -59,8 +71,7 @@ def main() -> int:
     try:
         if args.folder.exists():
             raise UserError(f"{args.folder} is there already; remove it, or give another folder")
-        pairs = (text.split("=") for text in args.features)
-        write_dataset(args.folder, tuple(args.sizes), {name: int(width) for name, width in pairs})
+        write_dataset(args.folder, tuple(args.sizes), dict(map(parse_feature, args.features)))
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -25,8 +25,10 @@ from recbole_diffmm.sources import Loader, properties_dir, property_folders, rea
 _RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 COMMAND_LINE = "the command line"
 CALL = "config_dict"
-# Times `eval_users_per_batch` that are scored at once on a GPU: it has the room, and small batches leave it idle.
+# Times as many users as by default are scored at once on a GPU, up to so many scores (half a GiB): it has the room, and
+# small batches leave it idle.
 GPU_USERS = 8
+GPU_CELLS = 2**27
 
 # Keys that RecBole reads without giving them a default in its properties.
 _UNLISTED = frozenset(
@@ -288,8 +290,9 @@ class Config(RecBoleConfig):
         if self._explicit_batch:
             return
         n_users = int(self.final_config_dict["eval_users_per_batch"])
-        if self.final_config_dict["device"].type == "cuda":
-            n_users *= GPU_USERS
+        asked = any("eval_users_per_batch" in values for _, values in self._layers)
+        if self.final_config_dict["device"].type == "cuda" and not asked:
+            n_users = max(n_users, min(GPU_USERS * n_users, GPU_CELLS // n_items))
         cells = n_users * n_items
         from recbole.model.abstract_recommender import GeneralRecommender
 

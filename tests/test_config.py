@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from recbole_diffmm import registry
@@ -369,3 +370,17 @@ def test_every_model_of_ours_is_configured(model: str) -> None:
     with pytest.raises(Exception, match="frozen"):
         setattr(parsed, next(iter(settings.model_fields)), 1)
     assert all(field.description for field in settings.model_fields.values())
+
+
+def test_a_gpu_scores_more_users_at_once_unless_a_number_is_asked_for_or_the_catalogue_is_large():
+    def users(n_items, **asked):
+        config = Config("BPR", "toy", config_dict=asked)
+        config.final_config_dict["device"] = torch.device("cuda")
+        config.settle(n_items)
+        return config["eval_batch_size"] // n_items
+
+    assert users(1_000) == 2048
+    assert users(1_000, eval_users_per_batch=32) == 32
+    assert users(1_000, eval_users_per_batch=256) == 256
+    assert users(200_000) == 2**27 // 200_000
+    assert users(10_000_000) == 256

@@ -18,7 +18,7 @@ from recbole_diffmm import registry
 from recbole_diffmm.config import Config
 from recbole_diffmm.quick_start import load, load_splits, run
 from recbole_diffmm.trainer.loop import handed_over
-from recbole_diffmm.trainer.replay import Replay
+from recbole_diffmm.trainer.replay import WARM_UP, Replay, own_stream
 from tests.model.test_contract import MODELS, TRAINED
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -121,6 +121,33 @@ def test_replayed_steps_train_as_steps_do(model: str, monkeypatch: pytest.Monkey
     assert curves[True][-1] == pytest.approx(curves[False][-1], rel=0.05)
 
 
+@pytest.mark.parametrize("model", ["BM3", "CLCRec"])
+def test_random_numbers_go_on_from_replay_to_replay(model: str) -> None:
+    trainer, train_data = trainer_of(model, train_batch_size=20, learner="adam", learning_rate=0.0)
+    trainer.model.train()
+    (batch, *_) = (handed_over(batch, trainer.device) for batch in train_data if len(batch) == 20)
+
+    def step(given: Any) -> torch.Tensor:
+        trainer.optimizer.zero_grad()
+        terms = trainer.model.calculate_loss(given)
+        sum(terms).backward()
+        trainer.optimizer.step()
+        return torch.stack([term.detach().reshape(()) for term in terms])
+
+    with own_stream(trainer.device, torch.cuda.Stream()):
+        replay = Replay(step, trainer.optimizer, model)
+        losses = torch.stack([replay(batch).sum() for _ in range(WARM_UP + 6)]).tolist()
+    assert len(set(losses)) == len(losses), "nothing else changes, at a rate of zero"
+
+
+def test_memory_on_the_gpu_does_not_grow_with_the_epochs() -> None:
+    peaks = []
+    for epochs in (3, 12):
+        settings = {**SETTINGS, "train_batch_size": 20, "epochs": epochs, "stopping_step": epochs, "resume_every": 0}
+        peaks.append(run("DiffMM", "toy", config_dict=settings).record["peak_memory_mb"]["device"])
+    assert peaks[1] == pytest.approx(peaks[0], abs=16)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_number_formats_agree(precision: str) -> None:
     settings = {**SETTINGS, "epochs": 8, "train_batch_size": 20}
@@ -139,7 +166,10 @@ def test_a_step_that_cannot_be_recorded_is_told() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     told = done.stderr.strip().splitlines()[-1]
-    assert re.search(r"UserError: cuda_graphs: a training step of HCCF cannot be recorded .*cuda_graphs: false$", told)
+    assert re.search(
+        r"UserError: cuda_graphs: a training step of HCCF cannot be recorded .*cuda_graphs: false, in a new process$",
+        told,
+    )
 
 
 def test_the_guard_refuses_a_wait() -> None:

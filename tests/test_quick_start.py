@@ -58,9 +58,10 @@ def test_paper_hides_training_items_only_and_recbole_those_of_validation_too(pro
 
 def _watch_loaders(monkeypatch):
     """The loaders that are iterated, in order, and where training ends."""
-    events, seen = [], {}
+    events, seen, being_repeated = [], {}, set()
     load_splits, iterate, fit = quick_start.load_splits, FullSortEvalDataLoader.__iter__, RunTrainer.fit
-    repeat = RepeatedBatches.__iter__  # validation goes through its loader once, and then through these
+    made = RepeatedBatches.__init__  # they go through their loader once
+    repeat = RepeatedBatches.__iter__
 
     def watched_splits(config, dataset):
         loaders = load_splits(config, dataset)
@@ -68,12 +69,17 @@ def _watch_loaders(monkeypatch):
         return loaders
 
     def watched_iterate(self):
-        if seen[id(self)] != "valid":
+        if id(self) not in being_repeated:
             events.append(seen[id(self)])
         return iterate(self)
 
+    def watched_making(self, loader, device):
+        being_repeated.add(id(loader))
+        seen[id(self)] = seen[id(loader)]
+        made(self, loader, device)
+
     def watched_repeat(self):
-        events.append("valid")
+        events.append(seen[id(self)])
         return repeat(self)
 
     def watched_fit(self, *args, **kwargs):
@@ -83,6 +89,7 @@ def _watch_loaders(monkeypatch):
 
     monkeypatch.setattr(quick_start, "load_splits", watched_splits)
     monkeypatch.setattr(FullSortEvalDataLoader, "__iter__", watched_iterate)
+    monkeypatch.setattr(RepeatedBatches, "__init__", watched_making)
     monkeypatch.setattr(RepeatedBatches, "__iter__", watched_repeat)
     monkeypatch.setattr(RunTrainer, "fit", watched_fit)
     return events

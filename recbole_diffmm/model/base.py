@@ -54,7 +54,8 @@ class RowRecommender(GeneralRecommender):
     ranks_cold_items: ClassVar[bool] = False
     self_loops: ClassVar[bool] = False  # whether each node of :attr:`adj` is its own neighbour
     # Whether a training step is the same operations on the same tensors for every batch of an epoch after the first, so
-    # that a GPU can replay it: no choice by the host, no tensor whose size the data decide, no waiting for the device.
+    # that a GPU can replay it: no choice or count by the host, no tensor whose size the data decide, none kept from one
+    # step to the next, no waiting for the device. It is said by the class that defines `calculate_loss`.
     replayable: ClassVar[bool] = False
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
@@ -72,8 +73,7 @@ class RunTrainer(Trainer):
         self._started = time.perf_counter()
         self._watch = AttributeWatch(model)
         self._test_data: Any = None
-        self._valid_data: Any = None
-        self._valid_batches: RepeatedBatches | None = None
+        self._evaluated: WeakKeyDictionary[FullSortEvalDataLoader, RepeatedBatches] = WeakKeyDictionary()
         self._loaders: list[Any] = []
         self._random_state: dict[str, Any] | None = None
         self._resumed = False
@@ -139,7 +139,6 @@ class RunTrainer(Trainer):
         """Train as RecBole does, with one progress bar over epochs in place of one for every epoch."""
         self._started = time.perf_counter()
         self._loaders = [train_data] if valid_data is None else [train_data, valid_data]
-        self._valid_data, self._valid_batches = valid_data, None
         self.identify(train_data)
         if self.resume_file is not None and not self._resumed:
             self.resume_file.unlink(missing_ok=True)  # left by an earlier run that nobody asked to continue
@@ -298,8 +297,10 @@ class RunTrainer(Trainer):
         """
         if load_best_model and eval_data:
             self.load_model(model_file or self.saved_model_file)
-        if eval_data is self._valid_data and isinstance(eval_data, FullSortEvalDataLoader):
-            eval_data = self._valid_batches = self._valid_batches or RepeatedBatches(eval_data, self.device)
+        if isinstance(eval_data, FullSortEvalDataLoader):
+            if eval_data not in self._evaluated:
+                self._evaluated[eval_data] = RepeatedBatches(eval_data, self.device)
+            eval_data = self._evaluated[eval_data]
         result: dict[str, float] | None = super().evaluate(eval_data, load_best_model=False)
         return result
 

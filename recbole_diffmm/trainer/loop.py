@@ -12,7 +12,7 @@ from recbole.trainer import Trainer
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from recbole_diffmm.trainer.replay import FEWEST_BATCHES, Replay, can_replay, own_stream
+from recbole_diffmm.trainer.replay import FEWEST_BATCHES, Replay, can_replay, is_replayable, own_stream
 
 Step = Callable[[Interaction], Tensor]
 
@@ -36,6 +36,8 @@ class BatchLoop(Trainer):
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
         super().__init__(config, model)
         self.reading_waits: bool = self.device.type != "cpu"
+        # One for all epochs: cuBLAS keeps memory for every stream that it has worked in.
+        self._stream: Any = None
 
     def check_in_retrospect(self, losses: list[Tensor]) -> None:
         """Look for a term that is not finite in the ``(n_terms,)`` losses of the last batches, the newest last."""
@@ -81,19 +83,33 @@ class BatchLoop(Trainer):
     @contextmanager
     def _replayed(self, step: Step, n_batches: int) -> Iterator[Step]:
         """Give `step` as it is, or where that pays and can be done, as one that is recorded and replayed on the GPU."""
-        if (
-            self.device.type != "cuda"
-            or self.config["cuda_graphs"] is False
-            or not getattr(self.model, "replayable", False)
-            or self.enable_scaler
-            or (self.config["train_neg_sample_args"] or {}).get("dynamic")  # it scores between steps
-            or n_batches < FEWEST_BATCHES
-            or not can_replay(self.optimizer)
-        ):
+        if self.device.type != "cuda" or (reason := self._why_not_replayed(n_batches)):
+            if self.device.type == "cuda" and self._stream is None:
+                self.logger.info(f"Training steps are launched one by one: {reason}")
+                self._stream = torch.cuda.current_stream(self.device)
             yield step
             return
-        with own_stream(self.device, torch.cuda.Stream(self.device)):
+        if self._stream is None:
+            self.logger.info("Training steps are recorded and replayed (cuda_graphs: true)")
+            self._stream = torch.cuda.Stream(self.device)
+        with own_stream(self.device, self._stream):
             yield Replay(step, self.optimizer, self.config["model"])
+
+    def _why_not_replayed(self, n_batches: int) -> str:
+        """Return what speaks against replaying steps, an empty text if nothing does."""
+        if self.config["cuda_graphs"] is False:
+            return "cuda_graphs: false"
+        if not is_replayable(self.model):
+            return f"those of {self.config['model']} are not declared to be alike"
+        if self.enable_scaler:
+            return "enable_scaler: true"
+        if (self.config["train_neg_sample_args"] or {}).get("dynamic"):
+            return "dynamic negative sampling scores between steps"
+        if n_batches < FEWEST_BATCHES:
+            return f"an epoch has {n_batches} batches, fewer than {FEWEST_BATCHES}"
+        if not can_replay(self.optimizer):
+            return f"learner: {self.config['learner']}"
+        return ""
 
 
 def handed_over(batch: Interaction, device: torch.device) -> Interaction:

@@ -19,6 +19,15 @@ WARM_UP = 3
 FEWEST_BATCHES = 16
 
 
+def is_replayable(model: torch.nn.Module) -> bool:
+    """Whether the class that defines the model's ``calculate_loss`` says ``replayable``.
+
+    A subclass with a loss of its own has to say it again: its loss may do on the host what a replay would leave out.
+    """
+    defining = next((kind for kind in type(model).__mro__ if "calculate_loss" in vars(kind)), type(model))
+    return bool(vars(defining).get("replayable", False))
+
+
 def can_replay(optimizer: Optimizer) -> bool:
     """Whether the optimiser can keep its count of steps on the device, which a recorded step needs."""
     return all("capturable" in group for group in optimizer.param_groups)
@@ -85,10 +94,17 @@ class Replay:
                 self._losses = self._step(self._batch)
         except RuntimeError as error:
             raise UserError(
-                f"cuda_graphs: a training step of {self._name} cannot be recorded ({str(error).splitlines()[0]}); "
-                "set cuda_graphs: false"
+                f"cuda_graphs: a training step of {self._name} cannot be recorded ({_first_cause(error)}); "
+                "set cuda_graphs: false, in a new process"
             ) from error
         self._graph = graph
+
+
+def _first_cause(error: BaseException) -> str:
+    # The end of a failed recording raises once more, and says less.
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @contextmanager

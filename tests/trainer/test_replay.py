@@ -11,7 +11,8 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_diffmm.errors import UserError
-from recbole_diffmm.trainer.replay import WARM_UP, Replay, can_replay
+from recbole_diffmm.model.diffmm import DiffMM
+from recbole_diffmm.trainer.replay import WARM_UP, Replay, can_replay, is_replayable
 
 
 class Recorder:
@@ -94,10 +95,31 @@ def test_a_step_that_cannot_be_recorded_is_told_in_one_line() -> None:
     step.calls = 0
     replay = Replay(step, adam(), "HCCF")
     with pytest.raises(
-        UserError, match=r"cuda_graphs: a training step of HCCF .* capturing\); set cuda_graphs: false$"
+        UserError,
+        match=r"cuda_graphs: a training step of HCCF .* capturing\); set cuda_graphs: false, in a new process$",
     ):
         for _ in range(WARM_UP + 1):
             replay(batch(1))
+
+
+def test_a_subclass_with_a_loss_of_its_own_says_for_itself_that_it_can_be_replayed() -> None:
+    """A loss that counts its steps on the host would count the recorded one alone."""
+
+    class Counting(DiffMM):
+        def calculate_loss(self, interaction: Any) -> Any:
+            return super().calculate_loss(interaction)
+
+    class Declared(Counting):
+        replayable = True
+
+        def calculate_loss(self, interaction: Any) -> Any:
+            return super().calculate_loss(interaction)
+
+    class Same(DiffMM):
+        pass
+
+    found = {kind.__name__: is_replayable(kind.__new__(kind)) for kind in (DiffMM, Counting, Declared, Same)}
+    assert found == {"DiffMM": True, "Counting": False, "Declared": True, "Same": True}
 
 
 def test_the_optimiser_keeps_its_count_on_the_device_even_when_it_went_on_without() -> None:
