@@ -107,6 +107,15 @@ def _parser() -> argparse.ArgumentParser:
     leaderboard.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786")
     leaderboard.add_argument("--rerun_stale", action="store_true", help="run again what code or data changed for")
     leaderboard.add_argument(
+        "--confirm_stale",
+        type=int,
+        nargs="?",
+        const=3,
+        default=0,
+        metavar="EPOCHS",
+        help="train the first epochs (default: 3) of what code changed for; what comes out the same is not stale",
+    )
+    leaderboard.add_argument(
         "--render", type=Path, metavar="FOLDER", help="write a board's views from its records alone"
     )
     leaderboard.add_argument(
@@ -230,7 +239,8 @@ def _leaderboard(given: Any, _: list[str]) -> None:
         return
     from recbole_diffmm.leaderboard.make import make
 
-    made = make(given.board, given.workers, given.scheduler, given.rerun_stale, rows=rows)
+    asked = {"rerun_stale": given.rerun_stale, "confirm_stale": given.confirm_stale}
+    made = make(given.board, given.workers, given.scheduler, rows=rows, **asked)
     board = render(made.folder, made.data_path, only_if_changed=True)
     if board is None:
         _say(f"nothing has changed: {made.folder / 'index.html'}")
@@ -238,7 +248,10 @@ def _leaderboard(given: Any, _: list[str]) -> None:
         _say_board(board, made.folder)
     if made.stale:
         reasons = "; ".join(dict.fromkeys(made.stale.values()))
-        _say(f"{len(made.stale)} runs are stale ({reasons}); --rerun_stale runs them again")
+        _say(
+            f"{len(made.stale)} runs are stale ({reasons}); --rerun_stale runs them again, --confirm_stale tells which "
+            "changed code leaves as they are"
+        )
     if made.failures:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in made.failures.items())
         raise UserError(f"{len(made.failures)} runs failed, the same command tries them again: {reasons}")

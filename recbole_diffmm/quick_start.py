@@ -174,6 +174,7 @@ class Validation:
         epochs_run: Epochs trained.
         seconds: What building the model and training it took.
         split_hash: Fingerprint of the three splits.
+        curve: What a record says of every epoch.
     """
 
     score: float
@@ -182,6 +183,7 @@ class Validation:
     epochs_run: int
     seconds: float
     split_hash: str
+    curve: list[dict[str, Any]]
 
 
 def validate(
@@ -216,6 +218,7 @@ def validate(
         len(trainer.curve),
         round(seconds, 2),
         data["split_hash"],
+        trainer.curve,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from recbole_diffmm.leaderboard.confirmed import Confirmation
 from recbole_diffmm.leaderboard.spec import Published
 from recbole_diffmm.leaderboard.statistics import Comparison
 from recbole_diffmm.record import Record
@@ -49,6 +50,7 @@ class Row:
         failures: Reasons of runs that failed.
         notes: What a reader must know, such as that the code has changed since.
         cells: By metric, such as ``recall@20``.
+        confirmed: Of its records, by name, those that other code has confirmed.
     """
 
     label: str
@@ -60,6 +62,7 @@ class Row:
     failures: list[str]
     notes: list[str]
     cells: dict[str, Cell] = field(default_factory=dict)
+    confirmed: dict[str, Confirmation] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int]:

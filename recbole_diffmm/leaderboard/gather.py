@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recbole_diffmm.errors import UserError
-from recbole_diffmm.leaderboard import plan
+from recbole_diffmm.leaderboard import confirmed, plan
 from recbole_diffmm.leaderboard.board import Board, Cell, Group, Row, over_seeds
 from recbole_diffmm.leaderboard.manifest import Manifest
 from recbole_diffmm.leaderboard.manifest import Row as ManifestRow
@@ -30,8 +30,9 @@ def gather(folder: Path, manifest: Manifest, data_path: Path = Path("dataset")) 
     """
     groups: list[tuple[tuple[str, ...], dict[int, str], list[Row]]] = []
     empty: list[tuple[str, str, str]] = []
+    confirmations = confirmed.read(folder)
     for entry in manifest.rows:
-        row = _row(folder, entry, data_path)
+        row = _row(folder, entry, data_path, confirmations)
         if not row.records:
             why = "; ".join(dict.fromkeys(row.failures)) or ("no run yet" if entry.runs else "not tuned yet")
             empty.append((row.label, entry.dataset, why))
@@ -48,7 +49,7 @@ def gather(folder: Path, manifest: Manifest, data_path: Path = Path("dataset")) 
     return Board(manifest.name, manifest.title, manifest.about, manifest.metrics, tables, empty)
 
 
-def _row(folder: Path, entry: ManifestRow, data_path: Path) -> Row:
+def _row(folder: Path, entry: ManifestRow, data_path: Path, confirmations: Mapping[str, confirmed.Confirmation]) -> Row:
     records: list[Record] = []
     missing, failures = [], []
     for run in entry.runs:
@@ -66,9 +67,10 @@ def _row(folder: Path, entry: ManifestRow, data_path: Path) -> Row:
         failure = folder / f"{run.name}.failure.json"
         if failure.is_file():
             failures.append(str(json.loads(failure.read_text(encoding="utf-8")).get("reason", "unknown")))
-    notes = list(dict.fromkeys(change for record in records for change in plan.changed(record, data_path)))
-    notes = [f"stale: {note} since" for note in notes]
-    if len({record.code.hash for record in records}) > 1:
+    changes = [change for record in records for change in plan.changed(record, data_path, confirmations)]
+    notes = [f"stale: {change} since" for change in dict.fromkeys(changes)]
+    same = {r.name: confirmations[r.name] for r in records if confirmed.holds(r, confirmations)}
+    if len({same[record.name].code.hash if record.name in same else record.code.hash for record in records}) > 1:
         notes.append("its runs were made by different code")
     if any(record.code.dirty for record in records):
         notes.append("made by code that was not committed")
@@ -77,7 +79,7 @@ def _row(folder: Path, entry: ManifestRow, data_path: Path) -> Row:
     if len({json.dumps(record.versions, sort_keys=True) for record in records}) > 1:
         notes.append("its runs were made with different versions of packages")
     modalities = tuple(records[0].modalities) if records else ()
-    return Row(entry.label, entry.model, modalities, entry.tuned, records, missing, failures, notes)
+    return Row(entry.label, entry.model, modalities, entry.tuned, records, missing, failures, notes, confirmed=same)
 
 
 def _key(row: Row) -> tuple[str, ...]:

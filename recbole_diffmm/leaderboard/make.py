@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def make(
     rerun_stale: bool = False,
     progress: bool = True,
     rows: Collection[str] = (),
+    confirm_stale: int = 0,
 ) -> Made:
     """Carry out the runs of a board that have no record yet.
 
@@ -53,12 +54,18 @@ def make(
         rerun_stale: Run again what code or data have changed for; the old records go to ``<folder>/stale/``.
         progress: Show one display on standard error.
         rows: Names of the rows to run, all by default. The others stay as they are, and need no tuning yet.
+        confirm_stale: Before that, train this many epochs of the runs whose code has changed; those that come out the
+            same are stale no more.
 
     Raises:
         UserError: The board, the name of a row, a configuration or a tuning report is wrong; nothing has run.
     """
     from recbole_diffmm.process import only_one
 
+    if confirm_stale < 0:
+        raise UserError(f"--confirm_stale is {confirm_stale}; give at least 1 epoch")
+    if confirm_stale and scheduler is not None:
+        raise UserError("--confirm_stale trains on this machine; leave --scheduler out")
     if workers is not None and workers < 1:
         raise UserError(f"--workers is {workers}; give at least 1")
     path = find_spec(given)
@@ -72,10 +79,36 @@ def make(
         planned = plan.plan(tasks(spec, waiting), folder, before.names() if before else {}, spec.metrics, str(path))
         board = manifest.build(spec, planned, words)
         manifest.write(folder, board)
+        if confirm_stale:
+            asked = [run for run in plan.of_other_code(planned) if not rows or run.task.label in rows]
+            different = _confirm(asked, folder, confirm_stale, workers, progress)
+            planned = [_confirmed(run, different) if run in asked else run for run in planned]
         runs = [run for run in plan.pending(planned, rerun_stale) if not rows or run.task.label in rows]
         failures = _carry_out(runs, len(planned) - len(runs), folder, workers, scheduler, progress) if runs else {}
     stale = {run.name: run.why for run in planned if run.state == "stale" and run not in runs}
     return Made(folder, plan.data_path(planned[0].task), board, len(runs) - len(failures), failures, stale)
+
+
+def _confirm(runs: list[plan.Planned], folder: Path, epochs: int, workers: int | None, shown: bool) -> dict[str, str]:
+    from recbole_diffmm.leaderboard.confirm import confirm
+    from recbole_diffmm.process import slots
+
+    if not runs:
+        return {}
+    progress = Progress(0, len(runs), shown)
+    try:
+        return confirm(runs, folder, epochs, slots(workers, len(runs)), progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{progress}; the same command goes on") from None
+    finally:
+        progress.close()
+
+
+def _confirmed(run: plan.Planned, different: dict[str, str]) -> plan.Planned:
+    """The run as it is now: done, or stale, with where its numbers differ."""
+    if run.name not in different:
+        return replace(run, state="done", why="")
+    return replace(run, why=f"{run.why}, and so have its numbers: {different[run.name]}")
 
 
 def _carry_out(

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from recbole_diffmm import provenance
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.leaderboard import confirmed
+from recbole_diffmm.leaderboard.confirmed import Confirmation
 from recbole_diffmm.leaderboard.spec import Task
 from recbole_diffmm.process import same_environment
 from recbole_diffmm.record import Record, load
@@ -22,6 +24,7 @@ from recbole_diffmm.sources import property_folders, read_yaml
 QUIET: dict[str, Any] = {"state": "WARNING", "show_progress": False, "resume": True, "tensorboard": False}
 
 State = Literal["done", "stale", "missing"]
+_CODE = "the code of {} has changed"
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def plan(
     for cached in (provenance.hash_file, _values):  # a notebook plans more than once, and files change in between
         cached.cache_clear()
     planned = []
+    confirmations = confirmed.read(folder)
     rows: dict[str, Task] = {}
     for task in tasks:
         digest = fingerprint(task)
@@ -101,7 +105,7 @@ def plan(
             raise UserError(
                 f"{board}: {task} and {other} have the same configuration; leave one out or set it differently"
             )
-        state, why = _state(folder / f"{name}.json", task)
+        state, why = _state(folder / f"{name}.json", task, confirmations)
         planned.append(Planned(task, name, digest, state, why, digest in known))
     return planned
 
@@ -136,11 +140,11 @@ def _name(task: Task, metrics: Sequence[str], board: str) -> str:
     return run_name(config)
 
 
-def _state(path: Path, task: Task) -> tuple[State, str]:
+def _state(path: Path, task: Task, confirmations: Mapping[str, Confirmation]) -> tuple[State, str]:
     if not path.is_file():
         return "missing", ""
     record = load(path)
-    changes = changed(record, data_path(task))
+    changes = changed(record, data_path(task), confirmations)
     return ("stale", "; ".join(changes)) if changes else ("done", "")
 
 
@@ -156,11 +160,14 @@ def _values(file: Path) -> dict[str, Any]:
     return read_yaml(file)
 
 
-def changed(record: Record, data_path: Path) -> list[str]:
-    """Return what is no longer as it was when a record was made: code, or files of the data where they are at hand."""
+def changed(record: Record, data_path: Path, confirmations: Mapping[str, Confirmation]) -> list[str]:
+    """Return what is no longer as it was when a record was made: code, or files of the data where they are at hand.
+
+    Code that has changed and was found to give the record's numbers all the same counts as unchanged.
+    """
     changes = []
-    if record.code.hash != provenance.code_hash(record.model):
-        changes.append(f"the code of {record.model} has changed")
+    if record.code.hash != provenance.code_hash(record.model) and not confirmed.holds(record, confirmations):
+        changes.append(_CODE.format(record.model))
     places = (data_path / record.dataset, Path(str(record.config.get("data_path", ""))))
     folder = next((place for place in places if place.is_dir()), None)
     if folder is not None:
@@ -172,6 +179,11 @@ def changed(record: Record, data_path: Path) -> list[str]:
 
 def _differs(file: Path, digest: str) -> bool:
     return not file.is_file() or provenance.hash_file(file.resolve()) != digest
+
+
+def of_other_code(planned: Sequence[Planned]) -> list[Planned]:
+    """Return the stale runs that nothing but changed code speaks against."""
+    return [run for run in planned if run.state == "stale" and run.why == _CODE.format(run.task.model)]
 
 
 def pending(planned: Sequence[Planned], rerun_stale: bool) -> list[Planned]:

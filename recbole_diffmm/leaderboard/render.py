@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from recbole_diffmm.leaderboard import manifest, plan
+from recbole_diffmm.leaderboard import confirmed, manifest, plan
 from recbole_diffmm.leaderboard.board import Board, all_records
 from recbole_diffmm.leaderboard.gather import gather
 from recbole_diffmm.leaderboard.views import html, latex, markdown, table_csv, words
@@ -59,11 +59,12 @@ def render(folder: Path, data_path: Path = Path("dataset"), only_if_changed: boo
 def _stamp(folder: Path, board_manifest: manifest.Manifest, data_path: Path) -> str:
     """Fingerprint of what views are made from: records and failures, what has changed since, and this code."""
     digest = hashlib.sha256()
+    confirmations = confirmed.read(folder)
     for entry in board_manifest.rows:
         for run in entry.runs:
             path = folder / f"{run.name}.json"
             if path.is_file():
-                digest.update(f"{run.name} {plan.changed(load(path), data_path)}\n".encode())
+                digest.update(f"{run.name} {plan.changed(load(path), data_path, confirmations)}\n".encode())
     for file in sorted([*folder.glob("*.json"), *folder.glob("*.parquet")]):
         if file.name == SUMMARY:
             continue

@@ -11,6 +11,7 @@ from typing import Any
 
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.process import gpu_settings, leave, told_to_parent
+from recbole_diffmm.record import plain
 
 
 def main() -> int:
@@ -26,15 +27,21 @@ def main() -> int:
 
 
 def _run(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> str:
-    """Train, test and record what was asked, and return the path of the record."""
+    """Train, test and record what was asked, and return the path of the record.
+
+    Where `validate` asks for no more, test is left alone and the curve is told in place of a record.
+    """
     from recbole_diffmm.compare import budget
     from recbole_diffmm.config import Config
-    from recbole_diffmm.quick_start import run
+    from recbole_diffmm.quick_start import run, validate
     from recbole_diffmm.quiet import quiet_libraries
 
     quiet_libraries()
     what = asked["model"], asked["dataset"], asked["config_files"], None, gpu_settings(asked["settings"])
     tell({"epochs": budget(Config(*what))})
+    if asked.get("validate"):
+        tell({"curve": plain(validate(*what).curve)})
+        return ""
     return str(run(*what, lambda epoch, score: tell({"epoch": epoch + 1, "score": score})).record_path)
 
 

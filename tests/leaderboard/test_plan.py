@@ -170,11 +170,11 @@ def test_a_changed_feature_file_makes_a_record_stale(tmp_path: Path):
     path = write_run(
         tmp_path / "records", "BPR-toy-s1-00000000", data={**record()["data"], "files": {"smell.npy": digest}}
     )
-    changes = plan.changed(load(path), tmp_path)
+    changes = plan.changed(load(path), tmp_path, {})
     assert "smell.npy of toy changed" not in changes
     provenance.hash_file.cache_clear()
     (tmp_path / "toy" / "smell.npy").write_bytes(b"other")
-    assert "smell.npy of toy changed" in plan.changed(load(path), tmp_path)
+    assert "smell.npy of toy changed" in plan.changed(load(path), tmp_path, {})
 
 
 def test_what_became_stale_is_written_into_the_views(stand: Stand, capsys: pytest.CaptureFixture[str]):

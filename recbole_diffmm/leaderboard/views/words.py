@@ -179,7 +179,19 @@ def machines(group: Group) -> str:
     )
     versions = {json.dumps(record.versions, sort_keys=True) for row in group.rows for record in row.records}
     apart = "; with different versions of packages" if len(versions) > 1 else ""
-    return f"{'; '.join(devices)}; code: {', '.join(commits)}{apart}"
+    return f"{'; '.join(devices)}; code: {', '.join(commits)}{apart}{_confirmed(group)}"
+
+
+def _confirmed(group: Group) -> str:
+    """Which of the runs were confirmed by code that came later."""
+    found = [entry for row in group.rows for entry in row.confirmed.values()]
+    if not found:
+        return ""
+    n_runs = sum(len(row.records) for row in group.rows)
+    epochs = max(entry.epochs for entry in found)
+    commits = ", ".join(dict.fromkeys((entry.code.commit or "installed package")[:9] for entry in found))
+    which = "all runs" if len(found) == n_runs else f"{len(found)} of the {n_runs} runs"
+    return f"; the first epochs (up to {epochs}) of {which} were trained again by {commits}, the same to the last digit"
 
 
 def test_selected(group: Group, metrics: Sequence[str]) -> list[list[str]]:

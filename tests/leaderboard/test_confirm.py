@@ -1,0 +1,139 @@
+"""Records of changed code are stale until their first epochs have come out the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_diffmm import provenance
+from recbole_diffmm import record as records
+from recbole_diffmm.cli import main
+from recbole_diffmm.data import bundled
+from recbole_diffmm.errors import UserError
+from recbole_diffmm.leaderboard import confirmed
+from recbole_diffmm.leaderboard.make import make
+from recbole_diffmm.leaderboard.render import render
+from tests.leaderboard.test_spec import write
+
+FOLDER = Path("results/b")
+OTHER = "b" * 64  # the hash of code that came later
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a board whose four runs are done."""
+    folder = tmp_path_factory.mktemp("board")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        bundled.prepare("toy", "dataset")
+        write(Path("b.yaml"), settings={"use_gpu": False, "epochs": 6})
+        assert make("b.yaml", workers=1, progress=False).done == 4
+    return folder
+
+
+@pytest.fixture
+def stale(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A copy of that folder is the current one, the code has changed, and these are the runs."""
+    import shutil
+
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(provenance, "code_hash", lambda model: OTHER)
+    names = sorted(path.stem for path in FOLDER.glob("*-s*.json"))
+    assert sorted(make("b.yaml", workers=1, progress=False).stale) == names
+    return names
+
+
+def confirm(epochs: int = 2, **options: Any) -> Any:
+    return make("b.yaml", workers=1, progress=False, confirm_stale=epochs, **options)
+
+
+def test_what_comes_out_the_same_is_not_stale_any_more(stale: list[str]) -> None:
+    before = {path.name: path.read_bytes() for path in FOLDER.glob("*-s*.json")}
+    assert confirm().stale == {}
+    assert make("b.yaml", workers=1, progress=False).stale == {}, "it is remembered"
+    assert {path.name: path.read_bytes() for path in FOLDER.glob("*-s*.json")} == before, "no record is edited"
+    found = confirmed.read(FOLDER)
+    assert sorted(found) == stale
+    assert {entry.code.hash for entry in found.values()} == {OTHER}
+    assert {name: entry.epochs for name, entry in found.items()} == {
+        name: 1 if name.startswith("Pop") else 2 for name in stale
+    }
+    board = render(FOLDER)
+    assert board is not None
+    assert not [note for group in board.groups for row in group.rows for note in row.notes if "stale" in note]
+    told = "the first epochs (up to 2) of all runs were trained again by"
+    assert told in (FOLDER / "board.md").read_text(encoding="utf-8")
+
+
+def test_what_comes_out_otherwise_stays_stale_and_is_told_where(stale: list[str]) -> None:
+    path = FOLDER / f"{stale[0]}.json"
+    content = records.load(path).model_dump()
+    content["curve"][1]["losses"] = {"loss": 0.5}
+    records.write(path, content)
+    left = confirm().stale
+    assert left == {stale[0]: "the code of BPR has changed, and so have its numbers: losses of epoch 1"}
+    assert stale[0] not in confirmed.read(FOLDER)
+    assert list(make("b.yaml", workers=1, progress=False).stale) == [stale[0]]
+
+
+def test_a_confirmation_is_of_one_record_and_one_code(stale: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert confirm().stale == {}
+    path = FOLDER / f"{stale[0]}.json"
+    records.write(path, {**records.load(path).model_dump(), "finished": "later"})
+    assert list(make("b.yaml", workers=1, progress=False).stale) == [stale[0]]
+    monkeypatch.setattr(provenance, "code_hash", lambda model: "c" * 64)
+    assert sorted(make("b.yaml", workers=1, progress=False).stale) == stale
+
+
+def test_changed_data_are_not_confirmed(stale: list[str]) -> None:
+    with Path("dataset/toy/toy.test.inter").open("a", encoding="utf-8") as file:
+        file.write("user_00\titem_00\n")
+    assert sorted(confirm().stale) == stale
+    assert not (FOLDER / "confirmed.json").exists()
+
+
+def test_rows_are_confirmed_one_by_one(stale: list[str]) -> None:
+    assert sorted(confirm(1, rows=["Pop"]).stale) == [name for name in stale if not name.startswith("Pop")]
+
+
+def test_test_is_left_alone(stale: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from recbole_diffmm.trainer.base import RunTrainer
+
+    told: list[dict[str, Any]] = []
+    settings = {"epochs": 1, "state": "WARNING", "use_gpu": False}
+    asked = {"model": "BPR", "dataset": "toy", "config_files": [], "settings": settings, "validate": True}
+    monkeypatch.setattr(RunTrainer, "test", lambda *_: pytest.fail("looked at test"))
+    from recbole_diffmm.leaderboard.worker import _run
+
+    assert _run(asked, told.append) == ""
+    assert set(told[-1]["curve"][0]) == {"epoch", "losses", "seconds", "valid", "diagnostics"}
+
+
+def test_a_record_without_epochs_is_not_confirmed(stale: list[str]) -> None:
+    record = records.load(FOLDER / f"{stale[0]}.json")
+    assert confirmed.first_difference(record.model_copy(update={"curve": []}), [], 0) is not None
+    assert confirmed.first_difference(record, record.curve[:1], 2) == "it ended after 1 epochs"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--confirm_stale", "-1"], "--confirm_stale is -1; give at least 1 epoch"),
+        (["--confirm_stale", "--scheduler", "x"], "--confirm_stale trains on this machine; leave --scheduler out"),
+    ],
+)
+def test_what_cannot_be_is_told(
+    arguments: list[str], line: str, stale: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["leaderboard", "b.yaml", *arguments]) == 2
+    assert line in capsys.readouterr().err
+
+
+def test_a_list_that_cannot_be_read_is_told(stale: list[str]) -> None:
+    for text in ("{", json.dumps({"schema_version": 1, "runs": {"a": {}}})):
+        (FOLDER / "confirmed.json").write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=r"confirmed.json: is no list of confirmed runs .*delete it"):
+            make("b.yaml", workers=1, progress=False)
