@@ -43,6 +43,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "n_layers": 2,
         "n_item_layers": 1,
         "knn_k": 10,
+        "modality_weight": None,  # published for images and text: the docstring says so
         "edge_dropout": 0.8,
         "feature_weight": 0.0,
         "train_features": True,
@@ -99,7 +100,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "views": "paper",
         "weight_decay": 1e-4,
     },
-    "MMGCN": {**MMREC, "n_layers": 3, "hidden_size": 256, "reg_weight": 0.1},
+    # The published code trains no ids: the YAML says so, and properties/published/ has its form.
+    "MMGCN": {**MMREC, "n_layers": 3, "hidden_size": 256, "reg_weight": 0.1, "train_id": True},
     "SLMRec": {
         **MMREC,
         **WITHOUT_NEGATIVES,
