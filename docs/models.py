@@ -32,6 +32,7 @@ that its features decide.
 # Settings that name a departure.
 OPTIONS = {
     "BM3": "`train_features`",
+    "CLCRec": "`replaced_share`",
     "DiffMM": '`eval_graph`; README, "How DiffMM is set"',
     "FREEDOM": "`train_features`",
     "GRCN": "`routing`, `prune`",
@@ -61,11 +62,12 @@ COST = """
 ## What they cost
 
 On TikTok with image and audio (9,308 users, 6,710 items, 59,541 training interactions), {threads} threads of a
-processor ({device}), one model after the other with the settings that it ships with: the median of epochs 2 to
-{epochs}, validation and saving included, or building and fitting for what has none, and the peak memory of the process.
-*Times LightGCN* holds it against RecBole's LightGCN with two layers and batches of 2,048. LATTICE, LightGCN-M, FREEDOM,
-MGCN and BM3 have two layers too; a batch counts interactions, for MultiVAE, DiffRec and LDiffRec users. Made by
-`{command}` ([report](../benchmarks/results/models-tiktok-cpu.json), with the commit of each row).
+processor ({device}), one model after the other with the settings that it ships with, except that RecBole's models have
+batches of 2,048 and BM3 two layers instead of one: the median of epochs 2 to {epochs}, validation and saving included,
+or building and fitting for what has none, and the peak memory of the process. *Times LightGCN* holds it against
+RecBole's LightGCN with two layers. LATTICE, LightGCN-M, FREEDOM, MGCN and BM3 have two layers too; a batch counts
+interactions, for MultiVAE, DiffRec and LDiffRec users. Made by `{command}`
+([report](../benchmarks/results/models-tiktok-cpu.json), with the commit of each row).
 
 | model | seconds | of | times LightGCN | batch | layers | peak MiB |
 |---|---:|---|---:|---:|---:|---:|

@@ -19,14 +19,17 @@ from torch.nn import functional as F
 from recbole_diffmm import registry
 from recbole_diffmm.graph import knn_graph, propagate
 from recbole_diffmm.model.negatives import NegativeItems
+from recbole_diffmm.model.parts import dropout
 
 from .dense import (
     BATCH,
     COLD,
     DENSE,
+    ITEMS,
     N_ITEMS,
     N_USERS,
     SMALL,
+    USERS,
     WIDTHS,
     CLCRec,
     all_scores,
@@ -174,6 +177,35 @@ def test_hccf_draws_the_dropped_edges_of_each_layer_and_batch_anew(monkeypatch: 
     assert all(torch.equal(graph, model.adj.matrix.to_dense()) for graph in seen)
 
 
+def test_hccf_joins_users_and_items_by_the_same_dropped_hyperedges_on_the_way_there_and_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Tensor] = []
+
+    def recorded(entries: Tensor, rate: float) -> Tensor:
+        result = dropout(entries, rate)
+        if entries.dim() == 2 and rate > 0:  # not the weights of edges
+            assert rate == 0.25
+            kept = result != 0
+            torch.testing.assert_close(result[kept], entries[kept] / 0.75)
+            drawn.append(result)
+        return result
+
+    monkeypatch.setattr("recbole_diffmm.model.hccf.dropout", recorded)
+    model = build("HCCF", edge_dropout=0.25, n_layers=2, n_hyperedges=40, activation="none").train()
+    rows, layers = torch.cat([model.user_embedding, model.item_embedding]), model.layers()[1]
+    assert [len(incidence) for incidence in drawn] == [N_USERS, N_ITEMS] * 2, "anew in each layer"
+    for (local, shared), *incidences in zip(layers, drawn[::2], drawn[1::2], strict=True):
+        assert all(0.1 < (incidence == 0).float().mean() < 0.4 for incidence in incidences)
+        expected = [h @ (h.t() @ part) for h, part in zip(incidences, rows.split([N_USERS, N_ITEMS]), strict=True)]
+        torch.testing.assert_close(shared, torch.cat(expected))
+        rows = local + shared
+    assert not any(torch.equal(one == 0, other == 0) for one, other in zip(drawn[:2], drawn[2:], strict=True))
+    drawn.clear()
+    all_scores(model)
+    assert not drawn, "evaluation drops nothing"
+
+
 def test_lattice_trains_projections_and_modality_weights_in_the_first_batch_of_an_epoch_alone() -> None:
     model = build("LATTICE")
     learned = [
@@ -252,6 +284,61 @@ def test_clcrec_replaces_the_configured_share_of_items_by_their_features() -> No
         reached = {key for key, value in gradients(model).items() if value.any() and key != "user_embedding"}
         assert trained in reached
         assert ("item_embedding" in reached) == (share == 0)
+
+
+def test_clcrec_replaces_each_place_of_each_row_and_batch_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("CLCRec", replaced_share=0.5, n_negatives=30, temperature=1.0).train()
+    with torch.no_grad():  # every score is 1 by features and 0 by ids
+        model.user_embedding.fill_(0).select(1, 0).fill_(1)
+        model.item_embedding.fill_(0)
+        model.encoder[2].weight.fill_(0)
+        model.encoder[2].bias.fill_(0)[0] = 1
+    ranked: list[Tensor] = []
+
+    def recorded(logits: Tensor, target: Tensor) -> Tensor:
+        ranked.append(logits.detach())
+        return cross_entropy(logits, target)
+
+    cross_entropy = F.cross_entropy
+    monkeypatch.setattr(F, "cross_entropy", recorded)
+    for _ in range(2):
+        model.calculate_loss(interaction(model, SimpleNamespace(**{k: v.repeat(5) for k, v in vars(BATCH).items()})))
+    batches = [logits.round() == 1 for logits in ranked if not torch.allclose(logits[0], logits[0, :1])]
+    assert [places.shape for places in batches] == [(30, 31)] * 2
+    for places in batches:
+        assert len(torch.unique(places, dim=0)) == 30, "rows"
+        assert len(torch.unique(places, dim=1).t()) == 31, "items, the positive among them"
+        assert ((0.1 < places.float().mean(dim=0)) & (places.float().mean(dim=0) < 0.9)).all()
+        assert places.float().mean().item() == pytest.approx(0.5, abs=0.07)
+    assert not torch.equal(*batches)
+
+
+@pytest.mark.parametrize("term", [0, 1], ids=["ranking", "alignment"])
+def test_clcrec_compares_a_user_of_every_warm_item_with_nothing(term: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a user has no negative item; the draw's stand-in is one of the user's own and must not count as one."""
+    model = build("CLCRec", replaced_share=0.0, temperature=0.5).train()
+    full = 1
+    warm = torch.unique(ITEMS)
+    users = torch.cat([USERS, torch.full_like(warm, full)])
+    model.negatives = NegativeItems(users, torch.cat([ITEMS, warm]), N_USERS, N_ITEMS)
+    negatives = torch.tensor([[3, 4, 5]])
+    monkeypatch.setattr(NegativeItems, "draw", lambda self, users, n: negatives.expand(len(users), n))
+
+    def loss(*users: int) -> Tensor:
+        of = torch.tensor(users)
+        model.zero_grad()
+        result: Tensor = model.calculate_loss(
+            interaction(model, SimpleNamespace(users=of, positives=of * 0 + 2, negatives=of))
+        )[term]
+        result.backward()
+        return result.detach()
+
+    assert loss(full) == 0
+    assert not any(gradient.any() for gradient in gradients(model).values())
+    alone = loss(0)
+    assert alone > 0.1
+    torch.testing.assert_close(loss(0, full), alone / 2)
+    torch.testing.assert_close(loss(full, 0, full), alone / 3)
 
 
 # Negatives of CLCRec

@@ -27,6 +27,7 @@ from recbole_diffmm.model.contentknn import ContentKNN
 from recbole_diffmm.model.freedom import FREEDOM
 from recbole_diffmm.model.mgcn import MGCN
 from recbole_diffmm.model.mmgcl import MMGCL
+from recbole_diffmm.model.parts import dropout
 from recbole_diffmm.model.slmrec import SLMRec
 
 N_USERS, N_ITEMS, SIZE = 9, 11, 6
@@ -277,12 +278,13 @@ def bm3_rows(model: BM3, params: Params, left_out: str | None = None) -> Rows:
     return linear(params, "predictor", users), linear(params, "predictor", items)
 
 
-def bm3_terms(model: BM3, params: Params) -> list[Tensor]:
+def bm3_terms(model: BM3, params: Params, dropped: Callable[[Tensor], Tensor] = lambda target: target) -> list[Tensor]:
+    """The terms with `dropped` of each target in its place."""
     s = model.settings
     users, items, _ = triple(model)
 
     def apart(predicted: Tensor, target: Tensor) -> Tensor:
-        a, b = normalise(linear(params, "predictor", predicted)), normalise(target.detach())
+        a, b = normalise(linear(params, "predictor", predicted)), normalise(dropped(target.detach()))
         return 1 - (a * b).sum(dim=1).mean()
 
     all_users, all_items = bm3_online(model, params)
@@ -526,6 +528,32 @@ def test_bm3_targets_are_detached_copies_with_entries_dropped_and_the_rest_scale
     kept = target != 0
     assert kept.float().mean().item() == pytest.approx(0.25, abs=0.06)
     torch.testing.assert_close(target[kept], 4 * rows.detach()[kept])
+
+
+def test_bm3_predicts_a_dropped_copy_of_each_target_one_for_all_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[Tensor, Tensor]] = []
+
+    def recorded(rows: Tensor, rate: float) -> Tensor:
+        result = dropout(rows, rate)
+        drawn.append((rows.double(), result.double()))
+        return result
+
+    monkeypatch.setattr("recbole_diffmm.model.bm3.dropout", recorded)
+    model = build(BM3, target_dropout=0.5).train()
+    losses = model.calculate_loss(batch(model))
+    assert len(drawn) == 2 + len(NAMES), "of users, of items and of each modality"
+    used = set()
+
+    def dropped(target: Tensor) -> Tensor:
+        (place,) = (i for i, (rows, _) in enumerate(drawn) if torch.allclose(rows, target, atol=1e-5))
+        used.add(place)
+        return drawn[place][1]
+
+    assert_terms_and_gradients(model, lambda params: bm3_terms(model, params, dropped), losses)
+    assert len(used) == len(drawn)
+    for rows, result in drawn:
+        assert 0.2 < (result == 0).double().mean() < 0.8
+        torch.testing.assert_close(result[result != 0], 2 * rows[result != 0])
 
 
 def test_bm3_lets_each_term_reach_only_what_predicts() -> None:
