@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from recbole_diffmm import __version__, registry
-from recbole_diffmm.errors import UserError
+from recbole_diffmm import __version__, registry, told_of_recbole
+from recbole_diffmm.errors import RecBoleMissingError, UserError
 from recbole_diffmm.quiet import quiet_libraries
 
 _SETTINGS = """
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"{given.command} does not take {settings[0]!r}; see recbole-diffmm {given.command} --help")
         given.action(given, settings)
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        if not (told_of_recbole and isinstance(error, RecBoleMissingError)):  # importing the package has said it
+            sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt as stopped:
         sys.stderr.write(f"stopped{': ' if str(stopped) else ''}{stopped}\n")

@@ -25,12 +25,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-RECBOLE_VERSION = "1.2.1"
-INSTALL_RECBOLE = f"pip install --no-deps recbole=={RECBOLE_VERSION}"
-
-
-class RecBoleMissingError(ImportError):
-    """RecBole is not installed, or another version than the one that this package mends."""
+from recbole_diffmm.on_import import require_recbole
 
 
 @dataclass(frozen=True)
@@ -66,18 +61,6 @@ def apply() -> list[Mend]:
         finally:
             _applying = False
     return list(_report)
-
-
-def require_recbole() -> None:
-    """Raise RecBoleMissingError, naming the one command that helps, unless RecBole 1.2.1 is installed."""
-    try:
-        found = importlib.metadata.version("recbole")
-    except importlib.metadata.PackageNotFoundError:
-        raise RecBoleMissingError(f"RecBole is not installed; run: {INSTALL_RECBOLE}") from None
-    if found != RECBOLE_VERSION:
-        # On Python 3.12 and newer pip cannot resolve 1.2.1 (its ray has no build there) and quietly takes 1.2.0,
-        # whose models give other numbers.
-        raise RecBoleMissingError(f"RecBole {found} is installed, {RECBOLE_VERSION} is needed; run: {INSTALL_RECBOLE}")
 
 
 def _described(mend: Callable[[], tuple[bool, str]]) -> tuple[str, str]:
