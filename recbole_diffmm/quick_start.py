@@ -319,12 +319,13 @@ def load_splits(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     RecBole's `data_preparation` would unpickle loaders that it finds in ``checkpoint_dir``; this never does.
     Under ``protocol: paper`` testing hides the training items alone, otherwise those of validation too.
     """
-    splits = dataset.build()
-    samplers = create_samplers(config, dataset, splits)
-    train_data, valid_data, test_data = (
-        get_dataloader(config, phase)(config, split, sampler, shuffle=config["shuffle"] if phase == "train" else False)
-        for phase, split, sampler in zip(("train", "valid", "test"), splits, samplers, strict=True)
-    )
+    with registry.data_errors_told(config):
+        splits = dataset.build()
+        samplers = create_samplers(config, dataset, splits)
+        train_data, valid_data, test_data = (
+            get_dataloader(config, phase)(config, split, sampler, shuffle=phase == "train" and config["shuffle"])
+            for phase, split, sampler in zip(("train", "valid", "test"), splits, samplers, strict=True)
+        )
     if config["protocol"] == "paper":
         if not isinstance(test_data, FullSortEvalDataLoader):
             raise UserError("protocol: paper ranks all items; set eval_args.mode to full or use protocol: recbole")

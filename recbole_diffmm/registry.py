@@ -6,7 +6,8 @@ import ast
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,25 @@ def create_dataset(config: Any) -> Any:
         original: Callable[[Any], Any] = _replaced["create_dataset"]
         return original(config)
     config.locate_data()
-    dataset = get_dataset_class(config)(config)
+    with data_errors_told(config):
+        dataset = get_dataset_class(config)(config)
     config.settle(dataset.item_num)
     return dataset
+
+
+@contextmanager
+def data_errors_told(config: Any) -> Iterator[None]:
+    """Turn what RecBole raises while it reads and splits data into one line.
+
+    Raises:
+        UserError: in place of any of RecBole's errors.
+    """
+    try:
+        yield
+    except (LookupError, NotImplementedError, TypeError, ValueError) as error:
+        text = " ".join(str(error.args[0] if error.args else error).split()) or type(error).__name__
+        told = f"dataset {config['dataset']}: {text} (told by RecBole; look at the settings and columns that it names)"
+        raise UserError(told) from error
 
 
 def register() -> None:

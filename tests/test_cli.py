@@ -321,6 +321,13 @@ def test_the_best_epoch_of_another_model(toy: Path, refused, capsys: pytest.Capt
         ("--eval_args={mod: full}", "did you mean mode?"),
         ("--eval_args={mode: uni}", "uniN or popN"),
         ("--train_neg_sample_args={sample: 3}", "did you mean sample_num?"),
+        ("--eval_args={mode: labeled}", "labeled ranks nothing that ['Recall', "),
+        ("--checkpoint_dir=~", "checkpoint_dir in the command line must be the name of a folder"),
+        ("--data_path=~", "data_path in the command line must be the name of a folder"),
+        ("--encoding=zzz", "encoding in the command line"),
+        ("--rm_dup_inter=foo", "rm_dup_inter in the command line must be first or last"),
+        ("--user_inter_num_interval=abc", "must be an interval of numbers such as '[10,inf)'"),
+        ("--user_inter_num_interval=[10,inf)", "--user_inter_num_interval='\"[10,inf)\"'"),
         ("--neigh_info_method=louvain", "recbole-diffmm[nncf]"),
     ],
 )
