@@ -30,7 +30,7 @@ from recbole_diffmm.evaluator.per_user import write_parquet
 from recbole_diffmm.evaluator.slices import Lists
 from recbole_diffmm.provenance import energy_meter
 from recbole_diffmm.trainer import checkpoint
-from recbole_diffmm.trainer.base import check_identity, load_parameters
+from recbole_diffmm.trainer.base import check_identity, feature_hashes, load_parameters
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ def run(
 
         building = time.perf_counter()
         trainer = _prepare_trainer(config, train_data)
+        trainer.identify(train_data, data)
         model_ = trainer.model
         building = time.perf_counter() - building
         trainer.resume_file = Path(config["checkpoint_dir"]) / f"{records.run_name(config)}.resume.pth"
         if config["protocol"] == "paper":
             trainer.watch_test(test_data)
         if config["resume"] and trainer.resume_file.exists():
-            trainer.identify(train_data)
             trainer.resume_checkpoint(trainer.resume_file)
         elif config["resume"]:
             getLogger().info(
@@ -296,6 +296,7 @@ def load(
     init_seed(config["seed"], config["reproducibility"])
     dataset = registry.create_dataset(config)
     train_data, valid_data, test_data = load_splits(config, dataset)
+    data = provenance.describe_data(dataset, (loader._dataset for loader in (train_data, valid_data, test_data)))
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = config.model_class(config, train_data._dataset).to(config["device"])
     check_identity(
@@ -307,6 +308,8 @@ def load(
             "n_users": int(dataset.user_num),
             "n_items": int(dataset.item_num),
             "train_hash": interaction_hash(train_data._dataset),
+            "split_hash": data["split_hash"],
+            "features": feature_hashes(data),
         },
     )
     load_parameters(model, checkpoint.load(checkpoint_path, config["device"]), checkpoint_path)

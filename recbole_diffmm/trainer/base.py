@@ -70,6 +70,8 @@ class RunTrainer(Trainer):
         self.resume_file: Path | None = None
         self.earlier_seconds = 0.0
         self.train_hash: str | None = None
+        self.split_hash: str | None = None
+        self.feature_hashes: dict[str, str] = {}
         self._started = time.perf_counter()
         self._watch = AttributeWatch(model)
         self._test_data: Any = None
@@ -331,9 +333,17 @@ class RunTrainer(Trainer):
 
     # Checkpoints
 
-    def identify(self, train_data: Any) -> None:
-        """Remember which training split this is, so that another one's checkpoints are refused."""
+    def identify(self, train_data: Any, data: Mapping[str, Any] | None = None) -> None:
+        """Remember which data these are, so that checkpoints of others are refused.
+
+        Args:
+            train_data: Loader of the training split.
+            data: What :func:`recbole_diffmm.provenance.describe_data` says of all splits and features.
+        """
         self.train_hash = interaction_hash(train_data._dataset)
+        if data is not None:
+            self.split_hash = data["split_hash"]
+            self.feature_hashes = feature_hashes(data)
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -342,6 +352,8 @@ class RunTrainer(Trainer):
             "n_users": int(getattr(self.model, "n_users", 0)),
             "n_items": int(getattr(self.model, "n_items", 0)),
             "train_hash": self.train_hash,
+            "split_hash": self.split_hash,
+            "features": self.feature_hashes,
         }
 
     def _require_same_identity(self, path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -477,24 +489,39 @@ def _pairs(dataset: Any) -> torch.Tensor:
     return torch.unique(pairs.cpu(), dim=1)
 
 
+def feature_hashes(data: Mapping[str, Any]) -> dict[str, str]:
+    """Of what `describe_data` says, the fingerprint of each modality's features."""
+    return {name: features["hash"] for name, features in data["features"].items()}
+
+
 def check_identity(path: str | os.PathLike[str], content: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another model, another dataset or another training split.
+    """Refuse a checkpoint of another model, another dataset, other splits or other features.
+
+    What an older checkpoint does not say, or `expected` leaves open, is not compared; nor are modalities that only one
+    of the two uses.
 
     Raises:
         UserError: Naming the first difference.
     """
-    for key, meaning in (
-        ("model", "model"),
-        ("dataset", "dataset"),
-        ("n_users", "number of users"),
-        ("n_items", "number of items"),
-        ("train_hash", "training split"),
-    ):
-        got, wanted = content.get(key), expected[key]
+    pairs = [
+        (meaning, content.get(key), expected.get(key))
+        for key, meaning in (
+            ("model", "model"),
+            ("dataset", "dataset"),
+            ("n_users", "number of users"),
+            ("n_items", "number of items"),
+            ("train_hash", "training split"),
+            ("split_hash", "split into training, validation and test"),
+        )
+    ]
+    features = content.get("features") or {}
+    for name, digest in (expected.get("features") or {}).items():
+        pairs.append((f"features file of {name}", features.get(name), digest))
+    for meaning, got, wanted in pairs:
         if got is not None and wanted is not None and got != wanted:
             raise UserError(
                 f"checkpoint {path}: its {meaning} is {got}, this run's is {wanted}; give a checkpoint of this "
-                f"{'model' if key == 'model' else 'dataset and split'} or train again"
+                f"{'model' if meaning == 'model' else 'dataset and split'} or train again"
             )
 
 
