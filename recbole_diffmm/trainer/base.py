@@ -396,9 +396,15 @@ class RunTrainer(Trainer):
         load_parameters(self.model, content, path)
         self.logger.info(f"Loading model structure and parameters from {path}")
 
+    @property
+    def resumable(self) -> bool:
+        """Whether a stopped run can be continued; NCL's cannot."""
+        # Its loop clusters the embeddings before it calls an epoch, where nothing can be put back in time.
+        return not isinstance(self, NCLTrainer)
+
     def _save_resume_state(self, next_epoch: int) -> None:
         every = 1 if self.config["resume_every"] is None else self.config["resume_every"]
-        if self.resume_file is None or every == 0 or isinstance(self, NCLTrainer):
+        if self.resume_file is None or every == 0 or not self.resumable:
             return
         if next_epoch % every and next_epoch < self.epochs:
             return
@@ -438,8 +444,7 @@ class RunTrainer(Trainer):
         Raises:
             UserError: The file is unreadable, no such state, or of another model or dataset; or the model is NCL.
         """
-        if isinstance(self, NCLTrainer):
-            # Its loop clusters the embeddings before it calls an epoch, where nothing can be put back in time.
+        if not self.resumable:
             raise UserError("resume: true: NCL cannot continue a stopped run; leave resume out to train it again")
         content = checkpoint.load(resume_file)
         if content.get("kind") != "resume":

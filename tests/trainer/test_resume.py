@@ -114,9 +114,9 @@ def _stop_after(epoch_to_stop):
     return on_epoch
 
 
-@pytest.mark.parametrize("model", ["LightGCN", "SGL", "MultiVAE", "RecVAE", "NeuMF", "DiffRec", "DiffMM"])
+@pytest.mark.parametrize("model", ["LightGCN", "SGL", "MultiVAE", "RecVAE", "NeuMF", "DiffRec", "LINE", "DiffMM"])
 def test_every_kind_of_state_is_restored(model, tmp_path, monkeypatch):
-    """Cached rows, rebuilt graphs, step counters, several optimisers, point-wise sampling, loss histories."""
+    """Cached rows, rebuilt graphs, step counters, several optimisers, point-wise sampling, loss histories, arrays."""
     whole = small_run(model)
     (tmp_path / "stopped").mkdir()
     monkeypatch.chdir(tmp_path / "stopped")
@@ -285,3 +285,11 @@ def test_ncl_says_that_it_cannot_be_continued():
 
     with pytest.raises(UserError, match="NCL cannot continue"):
         object.__new__(Trainer).resume_checkpoint("c.pth")
+
+
+def test_ncl_says_that_it_begins_again(monkeypatch):
+    """Boards ask all their runs to resume, so that it is no error."""
+    monkeypatch.setattr(RunTrainer, "resumable", False)
+    result = small_run("BPR", epochs=1, resume=True)
+    assert result.record["warnings"] == ["resume: true: BPR keeps no state to go on from: training from the start"]
+    assert not small_run("BPR", epochs=1).record["warnings"]
