@@ -79,6 +79,11 @@ def run(
         started = time.perf_counter()
         dataset_, loaders = _prepare_data(config)
         train_data, valid_data, test_data = loaders
+        if len(test_data._dataset) == 0:
+            raise UserError(
+                f"dataset {config['dataset']} has no test split: eval_args in {config.source('eval_args')} leaves "
+                "nothing to test on; give test a share"
+            )
         data = provenance.describe_data(dataset_, (loader._dataset for loader in loaders))
         data["files"] = provenance.describe_files(dataset_.dataset_path, dataset_, config)
 
@@ -141,7 +146,7 @@ def run(
             "modalities": list(getattr(model_, "modality_names", ())),
             "protocol": config["protocol"],
             "masking": "train" if config["protocol"] == "paper" else "train+valid",
-            "selection": records.selection(config),
+            "selection": records.selection(config, validated=valid_result is not None),
             "seed": config["seed"],
             "config": records.plain_config(config),
             "data": data,

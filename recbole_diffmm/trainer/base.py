@@ -40,7 +40,7 @@ class RunTrainer(Trainer):
         curve: One dict an epoch: ``epoch``, ``losses`` (mean per batch, by name), ``seconds`` (by phase), ``valid``
             (metrics; absent without validation), ``diagnostics``, and under ``protocol: paper`` also ``test``.
         diagnostics: What a subclass wants to see of the current epoch; it goes to the log, the curve and TensorBoard.
-        best_epoch: The epoch that validation selected, from 0; None before the first.
+        best_epoch: The epoch that validation selected, from 0, or else the last; None before the first.
         test_selected: Under ``protocol: paper``, the epoch with the best test metric; None otherwise.
         resume_file: Where the state of an unfinished run is kept, every `resume_every` epochs; None keeps none.
         earlier_seconds: What training took, up to the state that was resumed from, in all sessions before this one.
@@ -363,8 +363,8 @@ class RunTrainer(Trainer):
         if epoch < 0 and self._resumed:
             return  # `fit` found nothing left to train: the last epoch must not overwrite the best one
         path = kwargs.pop("saved_model_file", self.saved_model_file)
-        if self.best_epoch is None:
-            self.best_epoch = epoch
+        if self.best_epoch is None or not any("valid" in entry for entry in self.curve):
+            self.best_epoch = epoch  # without validation, each epoch takes the place of the one before
         content = {
             **self._identity(),
             "kind": "model",
