@@ -166,6 +166,16 @@ def data_errors_told(config: Any) -> Iterator[None]:
         raise UserError(told) from error
 
 
+def _refuse_what_run_alone_does(config: Any) -> None:
+    # RecBole's functions would select, mask and train from the start as they always do, without a word.
+    for key, value in (("protocol", "paper"), ("resume", True)):
+        if config[key] == value:
+            raise UserError(
+                f"{key} in {config.source(key)} is {str(value).lower()}, which RecBole's own functions do not know; "
+                f"leave it out, or call recbole_diffmm.run({config['model']!r}, {config['dataset']!r}, ...)"
+            )
+
+
 def register() -> None:
     """Make RecBole's own `run_recbole`, `objective_function` and HyperTuning work with this package's models by name.
 
@@ -221,7 +231,10 @@ def register() -> None:
 
         name = named_model(model, config_file_list, config_dict)
         kind = Config if name is not None and is_own(name) else _replaced["Config"]
-        return kind(model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
+        config = kind(model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
+        if kind is Config:
+            _refuse_what_run_alone_does(config)
+        return config
 
     for module in (utils, utils_utils, configurator, quick_start):
         module.get_model = get_model_or_recbole
