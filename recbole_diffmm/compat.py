@@ -432,6 +432,34 @@ def hyperopt_generators() -> tuple[bool, str]:
     return True, f"hyperopt {version}"
 
 
+# --- A14: order --------------------------------------------------------------------------------------------------
+
+
+def repeated_pairs() -> tuple[bool, str]:
+    """`rm_dup_inter` sorts by time with a sort that mixes equal times, so that ids and splits are other ones on another NumPy.
+
+    Upstream: no thread known
+    Changes nothing unless `rm_dup_inter` is set.
+    """  # noqa: E501
+    from recbole.data.dataset import dataset
+
+    dataset.Dataset._remove_duplication = _remove_duplication
+    return True, "a stable sort"
+
+
+def _remove_duplication(self: Any) -> None:
+    """Keep the first or last interaction of a user with an item by time, or by the file's order at equal times."""
+    keep = self.config["rm_dup_inter"]
+    if keep is None:
+        return
+    self._check_field("uid_field", "iid_field")
+    if self.time_field in self.inter_feat:
+        self.inter_feat = self.inter_feat.sort_values(by=[self.time_field], kind="stable")
+    else:
+        self.logger.warning(f"rm_dup_inter: {keep} takes the file's order for that of time, as no times are read")
+    self.inter_feat = self.inter_feat.drop_duplicates(subset=[self.uid_field, self.iid_field], keep=keep)
+
+
 # --- A8: metrics -------------------------------------------------------------------------------------------------
 
 _PER_PHASE = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
@@ -542,6 +570,7 @@ MENDS: dict[str, Callable[[], tuple[bool, str]]] = {
         plain_checkpoints,
         graph_entries,
         pandas_copies,
+        repeated_pairs,
         hyperopt_generators,
         coverage_metrics,
         nncf_neighbours,
