@@ -17,8 +17,11 @@ from recbole_diffmm.quiet import quiet_libraries
 
 _SETTINGS = """
 Every other --key=value is a setting and wins over the files. Values are YAML: --learning_rate=1e-4, --topk=[10,20],
---use_modalities=[text]. `recbole-diffmm models NAME` lists a model's own settings, properties/overall.yaml the general
-ones.
+--use_modalities=[text]; text with brackets in quotes of its own: --user_inter_num_interval='"[10,inf)"'.
+`recbole-diffmm models NAME` lists a model's own settings, properties/overall.yaml the general ones. Among them:
+  --protocol=recbole|paper   paper masks training items alone at test and looks at test in training, as published code
+  --resume=true              continue a stopped run of the same settings; a finished one gives its record
+  --eval_graph=full|dropped  which graph DiffMM scores with, for evaluate too
 """
 
 _EXAMPLES = """

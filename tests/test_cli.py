@@ -126,6 +126,15 @@ def test_help_leaves_with_zero(arguments: list[str], capsys: pytest.CaptureFixtu
     assert "recbole-diffmm" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_help_names_the_settings_that_commands_are_asked_for_by(command: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = capsys.readouterr().out
+    for setting in ("--protocol=", "--resume=", "--eval_graph=", "--user_inter_num_interval='\"[10,inf)\"'"):
+        assert setting in told
+
+
 # Bad input ---------------------------------------------------------------------------------------------------------
 
 
