@@ -526,7 +526,7 @@ def check_identity(path: str | os.PathLike[str], content: Mapping[str, Any], exp
         if got is not None and wanted is not None and got != wanted:
             raise UserError(
                 f"checkpoint {path}: its {meaning} is {got}, this run's is {wanted}; give a checkpoint of this "
-                f"{'model' if meaning == 'model' else 'dataset and split'} or train again"
+                f"{'model' if meaning == 'model' else 'dataset and split'}, or delete this one and train again"
             )
 
 
