@@ -71,9 +71,9 @@ def check_values(values: Mapping[str, Any], source: Callable[[str], str]) -> Non
         if not isinstance(value, str) or (value if key == "protocol" else value.lower()) not in words:
             near = nearest(str(value), words)
             raise UserError(f"{key} in {source(key)} must be {_either(words)}, got {value!r}{near}")
-    for key, least in (("eval_users_per_batch", 1), ("eval_pairs_per_batch", 1), ("train_batch_size", 1)):
-        if not _whole(values.get(key)) or values[key] < least:
-            refuse(key, f"a whole number of at least {least}")
+    for key in ("eval_users_per_batch", "eval_pairs_per_batch", "eval_batch_size", "train_batch_size"):
+        if not _whole(values.get(key)) or values[key] < 1:
+            refuse(key, "a whole number of at least 1")
     if values["eval_step"] < 1:
         refuse("eval_step", "at least 1")
     for key in ("epochs", "stopping_step", "worker", "resume_every"):

@@ -96,7 +96,7 @@ def run(
 
         building = time.perf_counter()
         trainer = _prepare_trainer(config, train_data)
-        trainer.identify(train_data, data)
+        trainer.identify_data(data)
         model_ = trainer.model
         building = time.perf_counter() - building
         trainer.resume_file = Path(config["checkpoint_dir"]) / f"{records.run_name(config)}.resume.pth"
@@ -108,6 +108,7 @@ def run(
                 f"resume: true: {config['model']} keeps no state to go on from: training from the start"
             )
         elif config["resume"] and trainer.resume_file.exists():
+            trainer.identify(train_data)
             trainer.resume_checkpoint(trainer.resume_file)
         elif config["resume"]:
             getLogger().info(

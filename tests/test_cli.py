@@ -335,6 +335,8 @@ def test_the_best_epoch_of_another_model(toy: Path, refused, capsys: pytest.Capt
         ("--data_path=~", "data_path in the command line must be the name of a folder"),
         ("--encoding=zzz", "encoding in the command line"),
         ("--rm_dup_inter=foo", "rm_dup_inter in the command line must be first or last"),
+        ("--eval_batch_size=0", "eval_batch_size in the command line must be a whole number of at least 1"),
+        ('--item_inter_num_interval="[3,1]"', "must be an interval of numbers such as '[10,inf)'"),
         ("--user_inter_num_interval=abc", "must be an interval of numbers such as '[10,inf)'"),
         ("--user_inter_num_interval=[10,inf)", "--user_inter_num_interval='\"[10,inf)\"'"),
         ("--neigh_info_method=louvain", "recbole-diffmm[nncf]"),

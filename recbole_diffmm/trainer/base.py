@@ -333,17 +333,14 @@ class RunTrainer(Trainer):
 
     # Checkpoints
 
-    def identify(self, train_data: Any, data: Mapping[str, Any] | None = None) -> None:
-        """Remember which data these are, so that checkpoints of others are refused.
-
-        Args:
-            train_data: Loader of the training split.
-            data: What :func:`recbole_diffmm.provenance.describe_data` says of all splits and features.
-        """
+    def identify(self, train_data: Any) -> None:
+        """Remember which training split this is, so that another one's checkpoints are refused."""
         self.train_hash = interaction_hash(train_data._dataset)
-        if data is not None:
-            self.split_hash = data["split_hash"]
-            self.feature_hashes = feature_hashes(data)
+
+    def identify_data(self, data: Mapping[str, Any]) -> None:
+        """Remember what `describe_data` says of all splits and features, to the same end."""
+        self.split_hash = data["split_hash"]
+        self.feature_hashes = feature_hashes(data)
 
     def _identity(self) -> dict[str, Any]:
         return {

@@ -184,6 +184,7 @@ def test_another_encoding_is_read(folder: Path) -> None:
         ),
         ({"val_interval": {"rating": "[3,inf)"}}, "Field [rating] not defined in dataset"),
         ({"threshold": {"rating": 3}}, "Field [rating] not in inter_feat"),
+        ({"eval_args": {"split": None}}, "split_args in eval_args should not be None"),
         ({"numerical_features": ["x"]}, "Field [x] not defined in dataset"),
     ],
 )
@@ -194,6 +195,11 @@ def test_settings_that_do_not_fit_the_data(settings: dict[str, Any], told: str, 
         config = Config("DiffMM", "mini", config_dict={**values, **ONE, **settings})
         load_splits(config, registry.create_dataset(config))
     assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("interval", "left"), [("[3,inf)", 8), ("(0,1];[4,9]", 8), (None, 12)])
+def test_intervals_are_read_as_recbole_does(interval: Any, left: int, folder: Path) -> None:
+    assert load(folder, item_inter_num_interval=interval, **ONE).item_num == left + 1
 
 
 def test_an_interval_of_values_is_one(folder: Path) -> None:
