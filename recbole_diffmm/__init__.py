@@ -2,6 +2,7 @@
 
 Importing this package sees to it that RecBole 1.2.1, as soon as anything imports it, is mended for the installed NumPy,
 SciPy, PyTorch and pandas (`compat`), and that its own entry points know this package's models by name (`registry`).
+Where another RecBole or none is installed, it says so with the one command that helps.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_diffmm import on_import
 from recbole_diffmm.errors import UserError
 
+told_of_recbole = not on_import.tell_of_recbole()
 on_import.mend_recbole()
 
 if TYPE_CHECKING:

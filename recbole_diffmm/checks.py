@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -17,6 +19,7 @@ _INNER = {
     "clip_grad_norm": ("max_norm", "norm_type", "error_if_nonfinite", "foreach"),
 }
 _NONE = (None, "None", "none")
+_OF_LABELS = ("auc", "logloss", "mae", "rmse")
 
 
 def check_inner_keys(key: str, value: Any, source: str, model: str) -> None:
@@ -68,9 +71,9 @@ def check_values(values: Mapping[str, Any], source: Callable[[str], str]) -> Non
         if not isinstance(value, str) or (value if key == "protocol" else value.lower()) not in words:
             near = nearest(str(value), words)
             raise UserError(f"{key} in {source(key)} must be {_either(words)}, got {value!r}{near}")
-    for key, least in (("eval_users_per_batch", 1), ("eval_pairs_per_batch", 1), ("train_batch_size", 1)):
-        if not _whole(values.get(key)) or values[key] < least:
-            refuse(key, f"a whole number of at least {least}")
+    for key in ("eval_users_per_batch", "eval_pairs_per_batch", "eval_batch_size", "train_batch_size"):
+        if not _whole(values.get(key)) or values[key] < 1:
+            refuse(key, "a whole number of at least 1")
     if values["eval_step"] < 1:
         refuse("eval_step", "at least 1")
     for key in ("epochs", "stopping_step", "worker", "resume_every"):
@@ -82,6 +85,16 @@ def check_values(values: Mapping[str, Any], source: Callable[[str], str]) -> Non
         refuse("learning_rate", "a finite number above 0")
     if not _number(values["weight_decay"]) or values["weight_decay"] < 0:
         refuse("weight_decay", "a finite number that is not negative")
+    for key in ("checkpoint_dir", "data_path"):
+        if not isinstance(values.get(key), str) or not values[key]:
+            refuse(key, "the name of a folder")
+    if values.get("encoding") is not None and not _encoding(values["encoding"]):
+        refuse("encoding", "an encoding of text that Python knows, such as utf-8 or latin-1")
+    if values.get("rm_dup_inter") not in (None, "first", "last"):
+        refuse("rm_dup_inter", "first or last, which of equal interactions to keep, or left out")
+    for key in ("user_inter_num_interval", "item_inter_num_interval"):
+        if values.get(key) is not None and not is_interval(values[key]):
+            refuse(key, "an interval of numbers such as '[10,inf)', with quotes around it")
     for key in ("nproc", "world_size"):
         if values.get(key, 1) not in (1, None):
             refuse(key, "left out: training in several processes is not supported")
@@ -177,6 +190,9 @@ def _check_eval_args(values: Mapping[str, Any], refuse: Callable[..., NoReturn])
         sampled = isinstance(word, str) and word[:3] in ("uni", "pop") and word[3:].isdecimal() and int(word[3:]) > 0
         if word not in ("full", "labeled") and not sampled:
             refuse_inner("mode", "full, labeled, uniN or popN with a number N, for both or by {valid: ..., test: ...}")
+        metrics = [values["metrics"]] if isinstance(values["metrics"], str) else values["metrics"]
+        if word == "labeled" and any(metric.lower() not in _OF_LABELS for metric in metrics):
+            refuse_inner("mode", f"full, uniN or popN, because labeled ranks nothing that {metrics} could measure")
 
 
 def _check_sampling(values: Mapping[str, Any], refuse: Callable[..., NoReturn]) -> None:
@@ -210,6 +226,26 @@ def _number(value: Any) -> bool:
 
 def _list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 0
+
+
+def _encoding(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(codecs.lookup(value))
+    except LookupError:
+        return False
+
+
+def is_interval(value: Any) -> bool:
+    """Whether a value is what RecBole takes for intervals of numbers, such as ``[10,inf)`` or ``(0,1];[3,4)``."""
+    return all(_is_one_interval(part.strip()) for part in str(value).split(";"))
+
+
+def _is_one_interval(text: str) -> bool:
+    ends = re.fullmatch(r"[\[(]([^,]+),([^,]+)[\])]", text)
+    try:
+        return ends is not None and float(ends[1]) <= float(ends[2])
+    except ValueError:
+        return False
 
 
 def _either(words: Sequence[str]) -> str:

@@ -11,14 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from recbole_diffmm import __version__, registry
-from recbole_diffmm.errors import UserError
+from recbole_diffmm import __version__, registry, told_of_recbole
+from recbole_diffmm.errors import RecBoleMissingError, UserError
 from recbole_diffmm.quiet import quiet_libraries
 
 _SETTINGS = """
 Every other --key=value is a setting and wins over the files. Values are YAML: --learning_rate=1e-4, --topk=[10,20],
---use_modalities=[text]. `recbole-diffmm models NAME` lists a model's own settings, properties/overall.yaml the general
-ones.
+--use_modalities=[text]; text with brackets in quotes of its own: --user_inter_num_interval='"[10,inf)"'.
+`recbole-diffmm models NAME` lists a model's own settings, properties/overall.yaml the general ones. Among them:
+  --protocol=recbole|paper   paper masks training items alone at test and looks at test in training, as published code
+  --resume=true              continue a stopped run of the same settings; a finished one gives its record
+  --eval_graph=full|dropped  which graph DiffMM scores with, for evaluate too
 """
 
 _EXAMPLES = """
@@ -50,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"{given.command} does not take {settings[0]!r}; see recbole-diffmm {given.command} --help")
         given.action(given, settings)
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        if not (told_of_recbole and isinstance(error, RecBoleMissingError)):  # importing the package has said it
+            sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt as stopped:
         sys.stderr.write(f"stopped{': ' if str(stopped) else ''}{stopped}\n")

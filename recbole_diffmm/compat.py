@@ -25,12 +25,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-RECBOLE_VERSION = "1.2.1"
-INSTALL_RECBOLE = f"pip install --no-deps recbole=={RECBOLE_VERSION}"
-
-
-class RecBoleMissingError(ImportError):
-    """RecBole is not installed, or another version than the one that this package mends."""
+from recbole_diffmm.on_import import require_recbole
 
 
 @dataclass(frozen=True)
@@ -66,18 +61,6 @@ def apply() -> list[Mend]:
         finally:
             _applying = False
     return list(_report)
-
-
-def require_recbole() -> None:
-    """Raise RecBoleMissingError, naming the one command that helps, unless RecBole 1.2.1 is installed."""
-    try:
-        found = importlib.metadata.version("recbole")
-    except importlib.metadata.PackageNotFoundError:
-        raise RecBoleMissingError(f"RecBole is not installed; run: {INSTALL_RECBOLE}") from None
-    if found != RECBOLE_VERSION:
-        # On Python 3.12 and newer pip cannot resolve 1.2.1 (its ray has no build there) and quietly takes 1.2.0,
-        # whose models give other numbers.
-        raise RecBoleMissingError(f"RecBole {found} is installed, {RECBOLE_VERSION} is needed; run: {INSTALL_RECBOLE}")
 
 
 def _described(mend: Callable[[], tuple[bool, str]]) -> tuple[str, str]:
@@ -449,6 +432,34 @@ def hyperopt_generators() -> tuple[bool, str]:
     return True, f"hyperopt {version}"
 
 
+# --- A14: order --------------------------------------------------------------------------------------------------
+
+
+def repeated_pairs() -> tuple[bool, str]:
+    """`rm_dup_inter` sorts by time with a sort that mixes equal times, so that ids and splits are other ones on another NumPy.
+
+    Upstream: no thread known
+    Changes nothing unless `rm_dup_inter` is set.
+    """  # noqa: E501
+    from recbole.data.dataset import dataset
+
+    dataset.Dataset._remove_duplication = _remove_duplication
+    return True, "a stable sort"
+
+
+def _remove_duplication(self: Any) -> None:
+    """Keep the first or last interaction of a user with an item by time, or by the file's order at equal times."""
+    keep = self.config["rm_dup_inter"]
+    if keep is None:
+        return
+    self._check_field("uid_field", "iid_field")
+    if self.time_field in self.inter_feat:
+        self.inter_feat = self.inter_feat.sort_values(by=[self.time_field], kind="stable")
+    else:
+        self.logger.warning(f"rm_dup_inter: {keep} takes the file's order for that of time, as no times are read")
+    self.inter_feat = self.inter_feat.drop_duplicates(subset=[self.uid_field, self.iid_field], keep=keep)
+
+
 # --- A8: metrics -------------------------------------------------------------------------------------------------
 
 _PER_PHASE = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
@@ -559,6 +570,7 @@ MENDS: dict[str, Callable[[], tuple[bool, str]]] = {
         plain_checkpoints,
         graph_entries,
         pandas_copies,
+        repeated_pairs,
         hyperopt_generators,
         coverage_metrics,
         nncf_neighbours,

@@ -22,7 +22,7 @@ from recbole_diffmm import checks, registry
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.sources import Loader, properties_dir, property_folders, read_yaml, shown
 
-_RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
+RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 COMMAND_LINE = "the command line"
 CALL = "config_dict"
 # Times as many users as by default are scored at once on a GPU, up to so many scores (half a GiB): it has the room, and
@@ -49,8 +49,8 @@ def _property_layers(kind: str, name: str) -> list[tuple[str, dict[str, Any]]]:
 @lru_cache(maxsize=1)
 def _recbole_defaults() -> dict[str, Any]:
     return {
-        **read_yaml(_RECBOLE_PROPERTIES / "dataset" / "sample.yaml"),
-        **read_yaml(_RECBOLE_PROPERTIES / "overall.yaml"),
+        **read_yaml(RECBOLE_PROPERTIES / "dataset" / "sample.yaml"),
+        **read_yaml(RECBOLE_PROPERTIES / "overall.yaml"),
     }
 
 
@@ -66,7 +66,7 @@ def _default_values(model: str) -> dict[str, Any]:
 
 @cache
 def _recbole_model(name: str) -> dict[str, Any]:
-    path = _RECBOLE_PROPERTIES / "model" / f"{name}.yaml"
+    path = RECBOLE_PROPERTIES / "model" / f"{name}.yaml"
     return read_yaml(path) if path.is_file() and registry.is_own(name) is False else {}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from recbole_diffmm import __version__, compat, registry
+from recbole_diffmm.errors import RecBoleMissingError
 from recbole_diffmm.precision import resolve_precision
 
 _PACKAGES = ("recbole", "torch", "numpy", "scipy", "pandas", "scikit-learn", "pydantic")
@@ -40,7 +41,14 @@ def report() -> str:
 def _versions() -> list[str]:
     lines = [f"python {platform.python_version()} on {platform.system()} {platform.machine()}"]
     lines.append(f"recbole-diffmm {__version__} in {Path(__file__).resolve().parent}")
-    return lines + [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    return lines + [f"{name} {_version(name)}" for name in _PACKAGES]
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "is not installed"
 
 
 def _device() -> list[str]:
@@ -59,7 +67,11 @@ def _device() -> list[str]:
 
 def _mends() -> list[str]:
     lines = []
-    for mend in compat.apply():
+    try:
+        mends = compat.apply()
+    except RecBoleMissingError as error:
+        return [str(error)]
+    for mend in mends:
         state = "mended" if mend.acted else "left alone"
         lines.append(f"{mend.name}: {state} ({mend.why}). {mend.defect} [{mend.upstream}]")
     return lines
@@ -74,13 +86,24 @@ def _optional() -> list[str]:
 
 
 def _places() -> list[str]:
-    from recbole_diffmm.config import Config, dataset_names
-    from recbole_diffmm.sources import property_folders
-
+    try:
+        from recbole_diffmm.config import Config, dataset_names
+    except RecBoleMissingError:
+        return ["told with RecBole alone"]
     data_path = Path(Config(registry.own_model_names()[0], "ml-100k").final_config_dict["data_path"]).parent
-    lines = [f"properties, weakest first: {', '.join(map(str, property_folders()))}"]
+    lines = [f"properties, weakest first: {', '.join(_property_places())}"]
     lines.append(f"datasets: {data_path.resolve()} (set data_path to change it)")
     lines += [
         f"  {name}: {'there' if (data_path / name).is_dir() else 'not made yet'}" for name in dataset_names(data_path)
     ]
     return lines
+
+
+def _property_places() -> list[str]:
+    from recbole_diffmm.config import RECBOLE_PROPERTIES
+    from recbole_diffmm.sources import property_folders
+
+    folders = [RECBOLE_PROPERTIES, *property_folders()]
+    own = Path.cwd() / "properties"
+    absent = [f"{own} (not there)"] if not own.is_dir() else []
+    return [*map(str, folders), *absent]

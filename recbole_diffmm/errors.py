@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake ends in."""
+"""The exceptions that a user's mistake ends in."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints the message and exits with code 2; nothing half-written is left behind.
     """
+
+
+class RecBoleMissingError(UserError, ImportError):
+    """RecBole is not installed, or another version than the one that this package mends."""

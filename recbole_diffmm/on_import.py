@@ -3,10 +3,42 @@
 from __future__ import annotations
 
 import importlib.machinery
+import importlib.metadata
+import logging
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
+
+from recbole_diffmm.errors import RecBoleMissingError
+
+RECBOLE_VERSION = "1.2.1"
+INSTALL_RECBOLE = f"pip install --no-deps recbole=={RECBOLE_VERSION}"
+
+
+def require_recbole() -> None:
+    """Raise RecBoleMissingError, naming the one command that helps, unless RecBole 1.2.1 is installed."""
+    try:
+        found = importlib.metadata.version("recbole")
+    except importlib.metadata.PackageNotFoundError:
+        raise RecBoleMissingError(f"RecBole is not installed; run: {INSTALL_RECBOLE}") from None
+    if found != RECBOLE_VERSION:
+        # On Python 3.12 and newer pip cannot resolve 1.2.1 (its ray has no build there) and quietly takes 1.2.0,
+        # whose models give other numbers.
+        raise RecBoleMissingError(f"RecBole {found} is installed, {RECBOLE_VERSION} is needed; run: {INSTALL_RECBOLE}")
+
+
+def tell_of_recbole() -> bool:
+    """Log how to get the RecBole that is needed where it is not there, and return whether it is.
+
+    A warning, no error: records are read and boards are rendered without RecBole, and `doctor` has more to tell.
+    """
+    try:
+        require_recbole()
+    except RecBoleMissingError as error:
+        logging.getLogger("recbole_diffmm").warning(str(error))
+        return False
+    return True
 
 
 def mend_recbole() -> None:

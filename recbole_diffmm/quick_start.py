@@ -30,7 +30,7 @@ from recbole_diffmm.evaluator.per_user import write_parquet
 from recbole_diffmm.evaluator.slices import Lists
 from recbole_diffmm.provenance import energy_meter
 from recbole_diffmm.trainer import checkpoint
-from recbole_diffmm.trainer.base import check_identity, load_parameters
+from recbole_diffmm.trainer.base import check_identity, feature_hashes, load_parameters
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ def run(
         started = time.perf_counter()
         dataset_, loaders = _prepare_data(config)
         train_data, valid_data, test_data = loaders
+        if len(test_data._dataset) == 0:
+            raise UserError(
+                f"dataset {config['dataset']} has no test split: eval_args in {config.source('eval_args')} leaves "
+                "nothing to test on; give test a share"
+            )
         data = provenance.describe_data(dataset_, (loader._dataset for loader in loaders))
         data["files"] = provenance.describe_files(dataset_.dataset_path, dataset_, config)
 
@@ -91,12 +96,18 @@ def run(
 
         building = time.perf_counter()
         trainer = _prepare_trainer(config, train_data)
+        trainer.identify_data(data)
         model_ = trainer.model
         building = time.perf_counter() - building
         trainer.resume_file = Path(config["checkpoint_dir"]) / f"{records.run_name(config)}.resume.pth"
         if config["protocol"] == "paper":
             trainer.watch_test(test_data)
-        if config["resume"] and trainer.resume_file.exists():
+        if config["resume"] and not trainer.resumable:
+            # No error: a board asks it of all its runs.
+            getLogger().warning(
+                f"resume: true: {config['model']} keeps no state to go on from: training from the start"
+            )
+        elif config["resume"] and trainer.resume_file.exists():
             trainer.identify(train_data)
             trainer.resume_checkpoint(trainer.resume_file)
         elif config["resume"]:
@@ -136,7 +147,7 @@ def run(
             "modalities": list(getattr(model_, "modality_names", ())),
             "protocol": config["protocol"],
             "masking": "train" if config["protocol"] == "paper" else "train+valid",
-            "selection": records.selection(config),
+            "selection": records.selection(config, validated=valid_result is not None),
             "seed": config["seed"],
             "config": records.plain_config(config),
             "data": data,
@@ -299,6 +310,7 @@ def load(
     init_seed(config["seed"], config["reproducibility"])
     dataset = registry.create_dataset(config)
     train_data, valid_data, test_data = load_splits(config, dataset)
+    data = provenance.describe_data(dataset, (loader._dataset for loader in (train_data, valid_data, test_data)))
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = config.model_class(config, train_data._dataset).to(config["device"])
     check_identity(
@@ -310,6 +322,8 @@ def load(
             "n_users": int(dataset.user_num),
             "n_items": int(dataset.item_num),
             "train_hash": interaction_hash(train_data._dataset),
+            "split_hash": data["split_hash"],
+            "features": feature_hashes(data),
         },
     )
     load_parameters(model, checkpoint.load(checkpoint_path, config["device"]), checkpoint_path)
@@ -322,12 +336,13 @@ def load_splits(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     RecBole's `data_preparation` would unpickle loaders that it finds in ``checkpoint_dir``; this never does.
     Under ``protocol: paper`` testing hides the training items alone, otherwise those of validation too.
     """
-    splits = dataset.build()
-    samplers = create_samplers(config, dataset, splits)
-    train_data, valid_data, test_data = (
-        get_dataloader(config, phase)(config, split, sampler, shuffle=config["shuffle"] if phase == "train" else False)
-        for phase, split, sampler in zip(("train", "valid", "test"), splits, samplers, strict=True)
-    )
+    with registry.data_errors_told(config):
+        splits = dataset.build()
+        samplers = create_samplers(config, dataset, splits)
+        train_data, valid_data, test_data = (
+            get_dataloader(config, phase)(config, split, sampler, shuffle=phase == "train" and config["shuffle"])
+            for phase, split, sampler in zip(("train", "valid", "test"), splits, samplers, strict=True)
+        )
     if config["protocol"] == "paper":
         if not isinstance(test_data, FullSortEvalDataLoader):
             raise UserError("protocol: paper ranks all items; set eval_args.mode to full or use protocol: recbole")

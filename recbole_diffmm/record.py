@@ -83,7 +83,7 @@ class AllMetrics(_Part):
     """Metrics keyed like `recall@20`."""
 
     valid: Metrics | None = Field(description="on validation, of the selected epoch")
-    test: Metrics | None = Field(description="on test, of the epoch that validation selected")
+    test: Metrics | None = Field(description="on test, of the selected epoch")
     test_selected: TestSelected | None = Field(None, description="the test-selected epoch, under `protocol: paper`")
 
 
@@ -135,7 +135,9 @@ class Record(_Part):
     modalities: list[str] = Field(description="names of the modalities that the model used")
     protocol: Literal["recbole", "paper"] = Field(description="what selects, what is masked and when training stops")
     masking: Literal["train", "train+valid"] = Field(description="whose items are not ranked at test")
-    selection: Word = Field(description="what chose the reported epoch, such as `validation Recall@20`")
+    selection: Word = Field(
+        description="what chose the reported epoch, such as `validation Recall@20`, or `last epoch`"
+    )
     seed: int = Field(description="seed of everything random")
     config: dict[str, Any] = Field(description="the full resolved configuration")
     data: Data
@@ -146,7 +148,7 @@ class Record(_Part):
     )
     slices: Slices | None = Field(description="null where not all items were ranked")
     per_user: PerUser | None = Field(description="null where there are none or pyarrow is missing")
-    best_epoch: int | None = Field(description="the selected epoch, from 0")
+    best_epoch: int | None = Field(description="the selected epoch, from 0; the last without validation")
     epochs_run: int = Field(description="epochs trained")
     curve: list[dict[str, Any]] = Field(description="per epoch: losses, validation metrics, seconds, diagnostics")
     seconds: dict[str, Any] = Field(
@@ -202,9 +204,9 @@ def record_path(config: Any) -> Path:
     return Path(config["results_dir"] or "results/runs") / f"{run_name(config)}.json"
 
 
-def selection(config: Any) -> str:
+def selection(config: Any, validated: bool = True) -> str:
     """Return what chooses the reported epoch, such as ``validation Recall@20``."""
-    return f"validation {config['valid_metric']}"
+    return f"validation {config['valid_metric']}" if validated else "last epoch"
 
 
 def summarise_seconds(

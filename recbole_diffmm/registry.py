@@ -6,7 +6,8 @@ import ast
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,35 @@ def create_dataset(config: Any) -> Any:
         original: Callable[[Any], Any] = _replaced["create_dataset"]
         return original(config)
     config.locate_data()
-    dataset = get_dataset_class(config)(config)
+    with data_errors_told(config):
+        dataset = get_dataset_class(config)(config)
     config.settle(dataset.item_num)
     return dataset
+
+
+@contextmanager
+def data_errors_told(config: Any) -> Iterator[None]:
+    """Turn what RecBole raises while it reads and splits data into one line.
+
+    Raises:
+        UserError: in place of any of RecBole's errors.
+    """
+    try:
+        yield
+    except (LookupError, NotImplementedError, TypeError, ValueError) as error:
+        text = " ".join(str(error.args[0] if error.args else error).split()) or type(error).__name__
+        told = f"dataset {config['dataset']}: {text} (told by RecBole; look at the settings and columns that it names)"
+        raise UserError(told) from error
+
+
+def _refuse_what_run_alone_does(config: Any) -> None:
+    # RecBole's functions would select, mask and train from the start as they always do, without a word.
+    for key, value in (("protocol", "paper"), ("resume", True)):
+        if config[key] == value:
+            raise UserError(
+                f"{key} in {config.source(key)} is {str(value).lower()}, which RecBole's own functions do not know; "
+                f"leave it out, or call recbole_diffmm.run({config['model']!r}, {config['dataset']!r}, ...)"
+            )
 
 
 def register() -> None:
@@ -204,7 +231,10 @@ def register() -> None:
 
         name = named_model(model, config_file_list, config_dict)
         kind = Config if name is not None and is_own(name) else _replaced["Config"]
-        return kind(model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
+        config = kind(model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
+        if kind is Config:
+            _refuse_what_run_alone_does(config)
+        return config
 
     for module in (utils, utils_utils, configurator, quick_start):
         module.get_model = get_model_or_recbole

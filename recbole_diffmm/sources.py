@@ -63,7 +63,8 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
             value = yaml.load(text, Loader=Loader)
         except yaml.YAMLError:
             raise UserError(
-                f"cannot read the value of --{key}={text} as YAML; quote it as you would in a file"
+                f"cannot read the value of --{key}={text} as YAML; quote it as in a file, once more for the shell: "
+                f"--{key}='\"{text}\"'"
             ) from None
         if key in values and values[key] != value:
             raise UserError(f"--{key} is given twice, as {values[key]!r} and {value!r}; give it once")

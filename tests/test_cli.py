@@ -104,6 +104,8 @@ def test_doctor_tells_versions_device_mends_and_places(capsys: pytest.CaptureFix
     output = capsys.readouterr().out
     for part in ("recbole 1.2.1", torch.__version__, "cpu:", "ray_at_import", "graph_entries", "properties", "ml-100k"):
         assert part in output
+    assert f"{Path.cwd() / 'properties'} (not there)" in output
+    assert f"{Path('recbole') / 'properties'}, " in output, "RecBole's own"
     assert not Path("dataset").exists(), "looking is not making"
 
 
@@ -122,6 +124,15 @@ def test_help_leaves_with_zero(arguments: list[str], capsys: pytest.CaptureFixtu
         main(arguments)
     assert left.value.code == 0
     assert "recbole-diffmm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_help_names_the_settings_that_commands_are_asked_for_by(command: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = capsys.readouterr().out
+    for setting in ("--protocol=", "--resume=", "--eval_graph=", "--user_inter_num_interval='\"[10,inf)\"'"):
+        assert setting in told
 
 
 # Bad input ---------------------------------------------------------------------------------------------------------
@@ -319,6 +330,15 @@ def test_the_best_epoch_of_another_model(toy: Path, refused, capsys: pytest.Capt
         ("--eval_args={mod: full}", "did you mean mode?"),
         ("--eval_args={mode: uni}", "uniN or popN"),
         ("--train_neg_sample_args={sample: 3}", "did you mean sample_num?"),
+        ("--eval_args={mode: labeled}", "labeled ranks nothing that ['Recall', "),
+        ("--checkpoint_dir=~", "checkpoint_dir in the command line must be the name of a folder"),
+        ("--data_path=~", "data_path in the command line must be the name of a folder"),
+        ("--encoding=zzz", "encoding in the command line"),
+        ("--rm_dup_inter=foo", "rm_dup_inter in the command line must be first or last"),
+        ("--eval_batch_size=0", "eval_batch_size in the command line must be a whole number of at least 1"),
+        ('--item_inter_num_interval="[3,1]"', "must be an interval of numbers such as '[10,inf)'"),
+        ("--user_inter_num_interval=abc", "must be an interval of numbers such as '[10,inf)'"),
+        ("--user_inter_num_interval=[10,inf)", "--user_inter_num_interval='\"[10,inf)\"'"),
         ("--neigh_info_method=louvain", "recbole-diffmm[nncf]"),
     ],
 )
@@ -373,6 +393,42 @@ def test_the_process_ends_with_two(repository: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: unknown model 'Nope'") and done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def with_recbole_1_2_0(repository: Path, tmp_path: Path):
+    """Call this Python where metadata say that another RecBole is installed, as pip leaves it on Python 3.12+."""
+    said = tmp_path / "other" / "recbole-1.2.0.dist-info"
+    said.mkdir(parents=True)
+    (said / "METADATA").write_text("Metadata-Version: 2.1\nName: recbole\nVersion: 1.2.0\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(said.parent), str(repository)])}
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+    return call
+
+
+WRONG_RECBOLE = "RecBole 1.2.0 is installed, 1.2.1 is needed; run: pip install --no-deps recbole==1.2.1\n"
+
+
+@pytest.mark.parametrize("arguments", [["run", "--dataset=toy"], ["models"]])
+def test_another_recbole_ends_a_command_in_one_line(arguments: list[str], with_recbole_1_2_0) -> None:
+    done = with_recbole_1_2_0("-m", "recbole_diffmm", *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", WRONG_RECBOLE)
+
+
+def test_doctor_tells_of_another_recbole(with_recbole_1_2_0) -> None:
+    done = with_recbole_1_2_0("-m", "recbole_diffmm", "doctor")
+    assert (done.returncode, done.stderr) == (0, WRONG_RECBOLE)
+    assert "recbole 1.2.0" in done.stdout and f"RecBole defects\n  {WRONG_RECBOLE}" in done.stdout
+
+
+def test_importing_the_package_tells_of_another_recbole_and_waits_for_nothing(with_recbole_1_2_0) -> None:
+    told = "import sys, recbole_diffmm; print({'torch', 'recbole', 'numpy'} & set(sys.modules))"
+    done = with_recbole_1_2_0("-c", told)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", WRONG_RECBOLE)
 
 
 @pytest.mark.parametrize(

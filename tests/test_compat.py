@@ -153,6 +153,24 @@ def test_float_sequences_are_normalised(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+@pytest.mark.parametrize("keep", ["first", "last"])
+def test_repeated_pairs_at_one_time_keep_the_files_order(keep: str, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset" / "tied"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    rows = [(f"u{generator.integers(40)}", f"i{generator.integers(30)}", generator.integers(5)) for _ in range(2000)]
+    header = "user_id:token\titem_id:token\ttimestamp:float\n"
+    (folder / "tied.inter").write_text(header + "".join(f"{user}\t{item}\t{time}\n" for user, item, time in rows))
+    columns = {"inter": ["user_id", "item_id", "timestamp"]}
+    settings = {"data_path": str(folder.parent), "load_col": columns, "rm_dup_inter": keep}
+    dataset = registry.create_dataset(Config("BPR", "tied", config_dict=settings))
+    by_time = sorted(rows, key=lambda row: row[2])  # Python's sort is stable
+    kept = dict.fromkeys(row[:2] for row in (by_time if keep == "first" else reversed(by_time)))
+    expected = list(kept) if keep == "first" else list(kept)[::-1]
+    users, items = (dataset.id2token(field, dataset.inter_feat[field]) for field in ("user_id", "item_id"))
+    assert list(zip(users, items, strict=True)) == expected
+
+
 def test_tensors_own_their_memory() -> None:
     _, train = splits("BPR")
     before = train.inter_feat[train.uid_field].clone()

@@ -19,11 +19,14 @@ from recbole.quick_start import run_recbole
 
 from recbole_diffmm import provenance, quick_start
 from recbole_diffmm import record as records
+from recbole_diffmm.compare import render
 from recbole_diffmm.config import Config
+from recbole_diffmm.data.bundled import prepare
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.evaluator.batches import RepeatedBatches
 from recbole_diffmm.precision import resolve_precision
 from recbole_diffmm.registry import create_dataset
+from recbole_diffmm.trainer import checkpoint
 from recbole_diffmm.trainer.base import RunTrainer
 from tests.trainer.small import SETTINGS, best_parameters, numbers, small_run
 
@@ -290,6 +293,34 @@ def test_a_cut_off_beyond_the_catalogue_is_refused():
     with pytest.raises(UserError, match="81"):
         small_run("BPR", topk=[10, 81], valid_metric="Recall@10")
     small_run("BPR", topk=[10, 80], valid_metric="Recall@10", epochs=1)
+
+
+def split_by(shares, **settings):
+    """A run on toy's interactions in one file, split by these shares."""
+    toy, folder = prepare("toy", Path("dataset")), Path("dataset/whole")
+    if not folder.exists():
+        folder.mkdir()
+        rows = [(toy / f"toy.{split}.inter").read_text().splitlines() for split in ("train", "valid", "test")]
+        lines = [rows[0][0], *(line for of_split in rows for line in of_split[1:])]
+        (folder / "whole.inter").write_text("\n".join(lines) + "\n")
+    columns = {"inter": ["user_id", "item_id"]}
+    given = {**SETTINGS, "load_col": columns, "eval_args": {"split": {"RS": shares}}, **settings}
+    return quick_start.run("BPR", "whole", config_dict=given)
+
+
+def test_without_validation_the_record_says_that_the_last_epoch_was_tested():
+    result = split_by([8, 0, 2], epochs=3)
+    record = result.record
+    assert (record["best_epoch"], record["selection"], record["metrics"]["valid"]) == (2, "last epoch", None)
+    assert checkpoint.load(f"saved/{result.record_path.stem}.pth")["epoch"] == 2
+    assert "epoch selected by last epoch" in render([record])
+    assert split_by([8, 1, 1], epochs=3).record["selection"] == "validation Recall@20"
+
+
+def test_a_run_without_a_test_split_is_refused_before_training():
+    with pytest.raises(UserError, match="whole has no test split: eval_args in config_dict"):
+        split_by([8, 2, 0])
+    assert not list(Path("saved").iterdir())
 
 
 def test_json_has_no_nan_and_the_old_record_survives_a_failed_write(monkeypatch):

@@ -76,6 +76,15 @@ def test_stock_objective_function_runs_our_model(data_path: str) -> None:
     assert result["model"] == "DiffMM" and 0 <= result["best_valid_score"] <= 1
 
 
+@pytest.mark.parametrize(("key", "value", "told"), [("protocol", "paper", "is paper"), ("resume", True, "is true")])
+def test_stock_functions_refuse_what_run_alone_does(key: str, value: object, told: str, data_path: str) -> None:
+    from recbole.quick_start import run_recbole
+
+    settings = {**QUICK, "data_path": data_path, key: value}
+    with pytest.raises(UserError, match=rf"{key} in config_dict {told}.*call recbole_diffmm\.run\('DiffMM', 'toy'"):
+        run_recbole(model="DiffMM", dataset="toy", config_dict=settings)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_class_works_like_its_name(data_path: str) -> None:
     from recbole_diffmm import run

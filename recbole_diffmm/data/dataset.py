@@ -9,23 +9,39 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import pandas as pd
 import torch
 from recbole.data.dataset import Dataset
+from recbole.utils import FeatureType
 
+from recbole_diffmm.checks import is_interval
 from recbole_diffmm.data.features import hash_files, load_modality, require_file, select_modalities
 from recbole_diffmm.data.modality import ModalityFeatures
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.registry import nearest
+
+# What RecBole applies to data that it splits itself, and skips without a word where the split is already made; and the
+# value of each that filters nothing, or that it has by default.
+_FILTERS: dict[str, Any] = {
+    "rm_dup_inter": None,
+    "val_interval": None,
+    "filter_inter_by_user_or_item": True,
+    "user_inter_num_interval": "[0,inf)",
+    "item_inter_num_interval": "[0,inf)",
+}
 
 
 class CheckedDataset(Dataset):
     """RecBole's dataset, read from local files only and told in one line what is wrong with them.
 
     Raises:
-        UserError: a file is missing or empty, or has no interactions or no column of ids.
+        UserError: a file is missing, empty or no text, has no interactions, no column of ids or a blank id where the
+            split is already made, or filters leave nothing.
     """
 
     def _data_processing(self) -> None:
+        if self.benchmark_filename_list is not None:
+            self._tell_unused_filters()
         super()._data_processing()
         repeated = int(self.inter_feat.duplicated([self.uid_field, self.iid_field]).sum())
         if repeated:
@@ -44,23 +60,125 @@ class CheckedDataset(Dataset):
         files = [f"{token}.inter"] if suffixes is None else [f"{token}.{suffix}.inter" for suffix in suffixes]
         for file in files:
             require_file(folder / file, "interactions")
-            _check_header(folder / file, (self.uid_field, self.iid_field), self.config["field_separator"])
+            self._check_header(folder / file)
         super()._load_inter_feat(token, dataset_path)
         for file, rows in zip(files, self.file_size_list if suffixes else [len(self.inter_feat)], strict=True):
             if rows == 0:
                 raise UserError(f"{folder / file} has no interactions below its header")
 
+    def _check_header(self, path: Path) -> None:
+        names = [name for name, _ in self._header(path)]
+        for field in (self.uid_field, self.iid_field):
+            if field not in names:
+                raise UserError(
+                    f"{path} has no column {field}:token in its first line but {names}; name it so, or set "
+                    "USER_ID_FIELD and ITEM_ID_FIELD"
+                )
+
+    def _header(self, path: Path) -> list[tuple[str, str]]:
+        """Name and type of each column, as the first line has them; a column without a type has an empty one."""
+        with path.open(encoding="utf-8", errors="replace") as file:
+            columns = file.readline().rstrip("\r\n").split(self.config["field_separator"])
+        return [(name, kind) for name, _, kind in (column.partition(":") for column in columns)]
+
     def _load_feat(self, filepath: str, source: Any) -> Any:
+        path, header = Path(filepath), self._header(Path(filepath))
         # RecBole leaves a name of load_col out without a word where the file has no such column
         wanted, _ = self._get_load_and_unload_col(source)
-        columns = _columns(Path(filepath), self.config["field_separator"])
+        columns = [name for name, _ in header]
         for name in sorted(wanted or ()):
             if name not in columns:
                 raise UserError(
                     f"load_col{_from(self.config, 'load_col')} names {name!r}, a column that {filepath} does not have"
                     f"{nearest(name, columns, cutoff=0.3)} (it has {', '.join(columns)})"
                 )
-        return super()._load_feat(filepath, source)
+        for name, kind in header:
+            _check_type(path, name, kind, (self.uid_field, self.iid_field))
+        try:
+            frame = super()._load_feat(filepath, source)
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path} is not {error.encoding} text (byte {error.object[error.start]:#x}); write it as UTF-8, or set "
+                "encoding"
+            ) from error
+        except ValueError as error:  # of pandas, which says in which line
+            raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}; mend the file") from error
+        if frame is not None:
+            for field in {self.uid_field, self.iid_field} & set(frame.columns):
+                self._keep_ids(path, frame, field)
+        return frame
+
+    def _keep_ids(self, path: Path, frame: pd.DataFrame, field: str) -> None:
+        """Put back ids that pandas takes for missing values, such as ``NA``, and refuse blank ones in a given split."""
+        missing = frame[field].isnull()
+        if not missing.any():
+            return
+        cells = pd.read_csv(
+            path,
+            delimiter=self.config["field_separator"],
+            usecols=[f"{field}:token"],
+            dtype=str,
+            encoding=self.config["encoding"],
+            engine="python",
+            keep_default_na=False,
+        ).iloc[:, 0]
+        cells = cells.where(cells != "", None)
+        blank = np.flatnonzero(cells.isnull())
+        if blank.size and self.benchmark_filename_list is not None:
+            # RecBole drops such rows where it splits itself; here it would train on them as on PAD
+            raise UserError(
+                f"{path} has no {field} in row {blank[0] + 1} below its header ({blank.size} such rows); write the id, "
+                "or leave the row out"
+            )
+        frame[field] = frame[field].where(~missing, cells)
+
+    def _filters(self) -> dict[str, Any]:
+        return {
+            key: self.config[key] for key, none in _FILTERS.items() if self.config[key] not in (None, False, "", none)
+        }
+
+    def _tell_unused_filters(self) -> None:
+        for key, value in self._filters().items():
+            getLogger(__name__).warning(
+                f"{key}{_from(self.config, key)} is {value!r}, which changes nothing: dataset {self.dataset_name} is "
+                "split already (benchmark_filename), so that nothing is filtered"
+            )
+
+    def _reset_index(self) -> None:
+        if len(self.inter_feat) == 0:
+            by = ", ".join(f"{key}: {value}" for key, value in self._filters().items()) or "ids that are there"
+            raise UserError(
+                f"dataset {self.dataset_name} has no interactions left after filtering by {by}; filter less"
+            )
+        super()._reset_index()
+
+    def _parse_intervals_str(self, intervals_str: Any) -> Any:
+        # RecBole warns of what is no interval, and then filters by something else or not at all
+        if intervals_str is not None and not is_interval(intervals_str):
+            raise UserError(
+                f"{intervals_str!r} is no interval of numbers; write one such as '[10,inf)', with quotes around it"
+            )
+        return super()._parse_intervals_str(intervals_str)
+
+    def build(self) -> list[Any]:
+        """Split as the configuration says.
+
+        Raises:
+            UserError: the order is by time or the evaluation by labels, and none were read.
+        """
+        asked = self.config["eval_args"]
+        if asked["order"] == "TO" and self.benchmark_filename_list is None:
+            self._require_column(self.time_field, "TIME_FIELD", "order: TO")
+        if "labeled" in dict(asked["mode"]).values():
+            self._require_column(self.label_field, "LABEL_FIELD", "mode: labeled")
+        return list(super().build())
+
+    def _require_column(self, field: str, key: str, asked: str) -> None:
+        if field not in self.inter_feat:
+            raise UserError(
+                f"eval_args{_from(self.config, 'eval_args')} asks for {asked}, but no column {field} of dataset "
+                f"{self.dataset_name} is read; add it to load_col, or set {key}"
+            )
 
     def _download(self) -> NoReturn:
         # RecBole would fetch an archive from the network, or wait for a distributed group that is not there
@@ -153,16 +271,12 @@ def _from(config: Any, key: str) -> str:
     return f" in {config.source(key)}" if hasattr(config, "source") else ""
 
 
-def _columns(path: Path, separator: str) -> list[str]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return [column.rpartition(":")[0] for column in file.readline().rstrip("\r\n").split(separator)]
-
-
-def _check_header(path: Path, fields: tuple[str, str], separator: str) -> None:
-    columns = _columns(path, separator)
-    for field in fields:
-        if field not in columns:
-            raise UserError(
-                f"{path} has no column {field}:token in its first line but {columns}; name it so, or set USER_ID_FIELD "
-                "and ITEM_ID_FIELD"
-            )
+def _check_type(path: Path, name: str, kind: str, ids: tuple[str, str]) -> None:
+    known = [kind.value for kind in FeatureType]
+    if kind not in known:
+        raise UserError(
+            f"{path} has a column {f'{name}:{kind}' if kind else name!r} in its first line, whose type is none of "
+            f"{', '.join(known)}{nearest(kind, known)}"
+        )
+    if name in ids and kind != "token":
+        raise UserError(f"{path} has a column {name}:{kind} in its first line; ids are tokens, write {name}:token")

@@ -40,7 +40,7 @@ class RunTrainer(Trainer):
         curve: One dict an epoch: ``epoch``, ``losses`` (mean per batch, by name), ``seconds`` (by phase), ``valid``
             (metrics; absent without validation), ``diagnostics``, and under ``protocol: paper`` also ``test``.
         diagnostics: What a subclass wants to see of the current epoch; it goes to the log, the curve and TensorBoard.
-        best_epoch: The epoch that validation selected, from 0; None before the first.
+        best_epoch: The epoch that validation selected, from 0, or else the last; None before the first.
         test_selected: Under ``protocol: paper``, the epoch with the best test metric; None otherwise.
         resume_file: Where the state of an unfinished run is kept, every `resume_every` epochs; None keeps none.
         earlier_seconds: What training took, up to the state that was resumed from, in all sessions before this one.
@@ -70,6 +70,8 @@ class RunTrainer(Trainer):
         self.resume_file: Path | None = None
         self.earlier_seconds = 0.0
         self.train_hash: str | None = None
+        self.split_hash: str | None = None
+        self.feature_hashes: dict[str, str] = {}
         self._started = time.perf_counter()
         self._watch = AttributeWatch(model)
         self._test_data: Any = None
@@ -335,6 +337,11 @@ class RunTrainer(Trainer):
         """Remember which training split this is, so that another one's checkpoints are refused."""
         self.train_hash = interaction_hash(train_data._dataset)
 
+    def identify_data(self, data: Mapping[str, Any]) -> None:
+        """Remember what `describe_data` says of all splits and features, to the same end."""
+        self.split_hash = data["split_hash"]
+        self.feature_hashes = feature_hashes(data)
+
     def _identity(self) -> dict[str, Any]:
         return {
             "model": self.config["model"],
@@ -342,6 +349,8 @@ class RunTrainer(Trainer):
             "n_users": int(getattr(self.model, "n_users", 0)),
             "n_items": int(getattr(self.model, "n_items", 0)),
             "train_hash": self.train_hash,
+            "split_hash": self.split_hash,
+            "features": self.feature_hashes,
         }
 
     def _require_same_identity(self, path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -351,8 +360,8 @@ class RunTrainer(Trainer):
         if epoch < 0 and self._resumed:
             return  # `fit` found nothing left to train: the last epoch must not overwrite the best one
         path = kwargs.pop("saved_model_file", self.saved_model_file)
-        if self.best_epoch is None:
-            self.best_epoch = epoch
+        if self.best_epoch is None or not any("valid" in entry for entry in self.curve):
+            self.best_epoch = epoch  # without validation, each epoch takes the place of the one before
         content = {
             **self._identity(),
             "kind": "model",
@@ -384,9 +393,15 @@ class RunTrainer(Trainer):
         load_parameters(self.model, content, path)
         self.logger.info(f"Loading model structure and parameters from {path}")
 
+    @property
+    def resumable(self) -> bool:
+        """Whether a stopped run can be continued; NCL's cannot."""
+        # Its loop clusters the embeddings before it calls an epoch, where nothing can be put back in time.
+        return not isinstance(self, NCLTrainer)
+
     def _save_resume_state(self, next_epoch: int) -> None:
         every = 1 if self.config["resume_every"] is None else self.config["resume_every"]
-        if self.resume_file is None or every == 0 or isinstance(self, NCLTrainer):
+        if self.resume_file is None or every == 0 or not self.resumable:
             return
         if next_epoch % every and next_epoch < self.epochs:
             return
@@ -426,8 +441,7 @@ class RunTrainer(Trainer):
         Raises:
             UserError: The file is unreadable, no such state, or of another model or dataset; or the model is NCL.
         """
-        if isinstance(self, NCLTrainer):
-            # Its loop clusters the embeddings before it calls an epoch, where nothing can be put back in time.
+        if not self.resumable:
             raise UserError("resume: true: NCL cannot continue a stopped run; leave resume out to train it again")
         content = checkpoint.load(resume_file)
         if content.get("kind") != "resume":
@@ -477,24 +491,39 @@ def _pairs(dataset: Any) -> torch.Tensor:
     return torch.unique(pairs.cpu(), dim=1)
 
 
+def feature_hashes(data: Mapping[str, Any]) -> dict[str, str]:
+    """Of what `describe_data` says, the fingerprint of each modality's features."""
+    return {name: features["hash"] for name, features in data["features"].items()}
+
+
 def check_identity(path: str | os.PathLike[str], content: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another model, another dataset or another training split.
+    """Refuse a checkpoint of another model, another dataset, other splits or other features.
+
+    What an older checkpoint does not say, or `expected` leaves open, is not compared; nor are modalities that only one
+    of the two uses.
 
     Raises:
         UserError: Naming the first difference.
     """
-    for key, meaning in (
-        ("model", "model"),
-        ("dataset", "dataset"),
-        ("n_users", "number of users"),
-        ("n_items", "number of items"),
-        ("train_hash", "training split"),
-    ):
-        got, wanted = content.get(key), expected[key]
+    pairs = [
+        (meaning, content.get(key), expected.get(key))
+        for key, meaning in (
+            ("model", "model"),
+            ("dataset", "dataset"),
+            ("n_users", "number of users"),
+            ("n_items", "number of items"),
+            ("train_hash", "training split"),
+            ("split_hash", "split into training, validation and test"),
+        )
+    ]
+    features = content.get("features") or {}
+    for name, digest in (expected.get("features") or {}).items():
+        pairs.append((f"features file of {name}", features.get(name), digest))
+    for meaning, got, wanted in pairs:
         if got is not None and wanted is not None and got != wanted:
             raise UserError(
                 f"checkpoint {path}: its {meaning} is {got}, this run's is {wanted}; give a checkpoint of this "
-                f"{'model' if key == 'model' else 'dataset and split'} or train again"
+                f"{'model' if meaning == 'model' else 'dataset and split'}, or delete this one and train again"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import random
 import sys
 import weakref
@@ -52,10 +53,11 @@ def return_freed_memory() -> None:
 
 
 class AttributeWatch:
-    """The plain values and tensors of a model outside its `state_dict` that changed since it was built.
+    """The plain values, tensors and arrays of a model outside its `state_dict` that changed since it was built.
 
-    Some of RecBole's models count steps (MultiVAE's annealing) or keep tensors (LightGCN's cached rows) in ordinary
-    attributes; a resumed run needs them, and saving only what changed leaves out adjacency matrices and features.
+    Some of RecBole's models count steps (MultiVAE's annealing), keep tensors (LightGCN's cached rows) or shuffle an
+    array (LINE's users to draw from) in ordinary attributes; a resumed run needs them, and saving only what changed
+    leaves out adjacency matrices and features.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -81,7 +83,7 @@ class AttributeWatch:
         for path, module in self._model.named_modules():
             for name, value in vars(module).items():
                 plain = value is None or isinstance(value, (bool, int, float, str, torch.Tensor))
-                if plain and name != "training" and not isinstance(value, nn.Parameter):
+                if (plain or _is_numbers(value)) and name != "training" and not isinstance(value, nn.Parameter):
                     yield (path, name), value
             for name in module._non_persistent_buffers_set:
                 yield (path, name), module._buffers[name]
@@ -89,13 +91,26 @@ class AttributeWatch:
 
 def _mark(value: Any) -> Any:
     # A weak reference, so that a tensor which the model replaces is not kept alive here.
+    if isinstance(value, np.ndarray):
+        return _digest(value)  # an array does not count its changes
     return (weakref.ref(value), _version(value)) if isinstance(value, torch.Tensor) else value
 
 
 def _unchanged(mark: Any, value: Any) -> bool:
     if isinstance(value, torch.Tensor):
         return isinstance(mark, tuple) and mark[0]() is value and mark[1] == _version(value)
+    if isinstance(value, np.ndarray):
+        return bool(mark == _digest(value))
     return type(mark) is type(value) and bool(mark == value)
+
+
+def _is_numbers(value: Any) -> bool:
+    # Other arrays, such as LINE's sets of users, have no plain form.
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+
+
+def _digest(array: np.ndarray) -> tuple[Any, ...]:
+    return array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest()
 
 
 def _version(tensor: torch.Tensor) -> int:

@@ -14,6 +14,7 @@ from recbole_diffmm.cli import main
 from recbole_diffmm.config import Config
 from recbole_diffmm.data.dataset import MultimodalDataset, interaction_hash
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.quick_start import load_splits
 
 ITEMS = [f"i{number}" for number in range(12)]
 ONE = {"modalities": {"smell": {"features": "smell.npy", "ids": "ids.txt"}}}
@@ -110,6 +111,109 @@ def test_missing_and_empty_interactions(folder: Path) -> None:
     assert "mini.inter is empty" in refusal(folder, **ONE)
     path.unlink()
     assert "mini.inter does not exist" in refusal(folder, **ONE)
+
+
+def given_split(folder: Path) -> dict[str, Any]:
+    for suffix in ("a", "b", "c"):
+        write(folder / f"mini.{suffix}.inter", [("u1", "i3"), ("u0", "i1")])
+    return {"benchmark_filename": ["a", "b", "c"], **ONE}
+
+
+@pytest.mark.parametrize("suffix", ["a", "b", "c"])
+@pytest.mark.parametrize(("row", "field"), [("u0\t", "item_id"), ("\ti2", "user_id"), ("u0", "item_id")])
+def test_a_blank_id_in_a_given_split_is_refused(suffix: str, row: str, field: str, folder: Path) -> None:
+    """RecBole would take it for PAD, which then is trained on and recommended."""
+    settings = given_split(folder)
+    with (folder / f"mini.{suffix}.inter").open("a") as file:
+        file.write(f"{row}\nu1\ti4\n")
+    assert f"mini.{suffix}.inter has no {field} in row 3 below its header" in refusal(folder, **settings)
+
+
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize("name", ["NA", "null", "nan", "None"])
+def test_an_id_that_reads_like_a_missing_value_is_an_id(name: str, split: bool, folder: Path) -> None:
+    settings = given_split(folder) if split else ONE
+    with (folder / ("mini.a.inter" if split else "mini.inter")).open("a") as file:
+        file.write(f"{name}\ti2\nu0\t{name}\n")
+    dataset = load(folder, **settings)
+    for field in ("user_id", "item_id"):
+        assert dataset.field2token_id[field][name] >= 1
+        assert int(dataset.inter_feat[field].min()) >= 1
+
+
+def test_without_a_given_split_rows_without_ids_are_left_out_and_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = len(load(folder, **ONE))
+    with (folder / "mini.inter").open("a") as file:
+        file.write("u0\t\n\ti2\n")
+    assert len(load(folder, **ONE)) == before
+    assert "item_id do not exist, so they will be removed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"user_id:token\titem_id:tokn\nu\ti\n", "'item_id:tokn' in its first line, whose type is none of"),
+        (b"user_id:token\titem_id\nu\ti\n", "'item_id' in its first line, whose type is none of"),
+        (b"user_id:token\titem_id:float\nu\ti\n", "ids are tokens, write item_id:token"),
+        (b"user_id:token\titem_id:token\nu\xe9\ti\n", "is not utf-8 text (byte 0xe9)"),
+        (b"user_id:token\titem_id:token\trating:float\nu\ti\tgood\n", "cannot be read: "),
+    ],
+)
+def test_interactions_that_cannot_be_read(content: bytes, told: str, folder: Path) -> None:
+    (folder / "mini.inter").write_bytes(content)
+    message = refusal(folder, **ONE, load_col=None, encoding="utf-8")
+    assert "mini.inter" in message and told in message
+
+
+def test_another_encoding_is_read(folder: Path) -> None:
+    with (folder / "mini.inter").open("ab") as file:
+        file.write(b"u\xe9\ti1\n")
+    assert "u\u00e9" in load(folder, **ONE, encoding="latin-1").field2token_id["user_id"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"user_inter_num_interval": "[1000,inf)"}, "filtering by user_inter_num_interval: [1000,inf)"),
+        ({"eval_args": {"order": "TO"}}, "config_dict asks for order: TO, but no column timestamp"),
+        (
+            {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"},
+            "config_dict asks for mode: labeled, but no column label",
+        ),
+        ({"val_interval": {"rating": "[3,inf)"}}, "Field [rating] not defined in dataset"),
+        ({"threshold": {"rating": 3}}, "Field [rating] not in inter_feat"),
+        ({"eval_args": {"split": None}}, "split_args in eval_args should not be None"),
+        ({"numerical_features": ["x"]}, "Field [x] not defined in dataset"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(settings: dict[str, Any], told: str, folder: Path) -> None:
+    values = {"data_path": str(folder.parent), "load_col": {"inter": ["user_id", "item_id"]}, "use_gpu": False}
+    values.update(topk=[5], valid_metric="Recall@5")
+    with pytest.raises(UserError) as error:
+        config = Config("DiffMM", "mini", config_dict={**values, **ONE, **settings})
+        load_splits(config, registry.create_dataset(config))
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("interval", "left"), [("[3,inf)", 8), ("(0,1];[4,9]", 8), (None, 12)])
+def test_intervals_are_read_as_recbole_does(interval: Any, left: int, folder: Path) -> None:
+    assert load(folder, item_inter_num_interval=interval, **ONE).item_num == left + 1
+
+
+def test_an_interval_of_values_is_one(folder: Path) -> None:
+    """RecBole warns of another one, and then drops the last but one row."""
+    (folder / "mini.inter").write_text("user_id:token\titem_id:token\trating:float\nu\ti1\t1\nu\ti2\t2\n")
+    assert "'3 up' is no interval" in refusal(folder, **ONE, load_col=None, val_interval={"rating": "3 up"})
+
+
+def test_filters_of_a_given_split_are_told_to_change_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = given_split(folder)
+    load(folder, **settings)
+    assert "changes nothing" not in caplog.text
+    load(folder, **settings, user_inter_num_interval="[2,inf)")
+    assert "user_inter_num_interval in config_dict is '[2,inf)', which changes nothing" in caplog.text
 
 
 def test_a_missing_folder_is_never_downloaded(folder: Path) -> None:

@@ -48,6 +48,15 @@ def test_every_table_carries_the_words_that_it_cannot_do_without():
         assert "300" in text
 
 
+def test_a_board_without_validation_says_that_the_last_epoch_is_reported():
+    curve = [{"epoch": epoch, "losses": {"bpr": 0.5}, "seconds": {"ranking": 0.5}} for epoch in range(5)]
+    board = _board(changes={"selection": "last epoch", "curve": curve, "best_epoch": 4})
+    for text in (markdown.render(board), latex.render(board), terminal.render(board), table_csv.render(board)):
+        assert "last epoch" in text
+    assert render(FOLDER) is not None
+    assert "last epoch" in (FOLDER / "index.html").read_text()
+
+
 def test_markdown_marks_best_second_and_tied():
     board = _board()
     table = markdown.render(board).partition("Mean ±")[0]

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.quick_start import load
 from recbole_diffmm.trainer import checkpoint
 from recbole_diffmm.trainer.base import RunTrainer
 from tests.trainer.small import SETTINGS, best_parameters, numbers, small_run
@@ -112,9 +114,9 @@ def _stop_after(epoch_to_stop):
     return on_epoch
 
 
-@pytest.mark.parametrize("model", ["LightGCN", "SGL", "MultiVAE", "RecVAE", "NeuMF", "DiffRec", "DiffMM"])
+@pytest.mark.parametrize("model", ["LightGCN", "SGL", "MultiVAE", "RecVAE", "NeuMF", "DiffRec", "LINE", "DiffMM"])
 def test_every_kind_of_state_is_restored(model, tmp_path, monkeypatch):
-    """Cached rows, rebuilt graphs, step counters, several optimisers, point-wise sampling, loss histories."""
+    """Cached rows, rebuilt graphs, step counters, several optimisers, point-wise sampling, loss histories, arrays."""
     whole = small_run(model)
     (tmp_path / "stopped").mkdir()
     monkeypatch.chdir(tmp_path / "stopped")
@@ -151,14 +153,57 @@ def test_a_run_stopped_between_training_and_its_record_is_only_tested(monkeypatc
     _same(again, whole)
 
 
-def test_other_data_are_not_answered_with_an_old_record():
-    first = small_run(epochs=1)
-    record = json.loads(first.record_path.read_text())
-    record["data"]["hash"] = "another"
-    first.record_path.write_text(json.dumps(record))
+def _without_the_last_row(file: str) -> None:
+    path = Path("dataset/toy") / file
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def _with_other_features(file: str) -> None:
+    np.save(f"dataset/toy/{file}", -np.load(f"dataset/toy/{file}"))
+
+
+_CHANGES = [
+    (_without_the_last_row, "toy.train.inter", "training split"),
+    (_without_the_last_row, "toy.valid.inter", "split into training, validation and test"),
+    (_without_the_last_row, "toy.test.inter", "split into training, validation and test"),
+    (_with_other_features, "look.npy", "features file of look"),
+]
+
+
+@pytest.mark.parametrize(("change", "file"), [change[:2] for change in _CHANGES], ids=[c[1] for c in _CHANGES])
+def test_other_data_are_not_answered_with_an_old_record(change, file):
+    first = small_run("DiffMM", epochs=1)
+    kept = first.record_path.read_bytes()
+    change(file)
     epochs = []
-    small_run(epochs=1, resume=True, on_epoch=lambda epoch, score: epochs.append(epoch))
+    again = small_run("DiffMM", epochs=1, resume=True, on_epoch=lambda epoch, score: epochs.append(epoch))
     assert epochs == [0]
+    assert again.record["data"] != first.record["data"]
+    assert (first.record_path.parent / "earlier" / f"{first.record_path.stem}.1.json").read_bytes() == kept
+
+
+@pytest.mark.parametrize(("change", "file", "told"), _CHANGES, ids=[change[1] for change in _CHANGES])
+def test_other_data_are_not_trained_on_or_evaluated_further(change, file, told):
+    with pytest.raises(_Stopped):
+        small_run("DiffMM", on_epoch=_stop_after(3))
+    (best,) = (path for path in Path("saved").glob("*.pth") if "resume" not in path.name)
+    load(best)
+    change(file)
+    for attempt in (lambda: small_run("DiffMM", resume=True), lambda: load(best)):
+        with pytest.raises(UserError, match=f"its {told} is"):
+            attempt()
+
+
+def test_a_state_that_says_less_of_its_data_is_continued():
+    """As those have it that were written before splits and features were compared."""
+    whole = small_run("DiffMM")
+    whole.record_path.unlink()
+    with pytest.raises(_Stopped):
+        small_run("DiffMM", on_epoch=_stop_after(3))
+    for path in Path("saved").glob("*.pth"):
+        content = checkpoint.load(path)
+        checkpoint.save(path, {key: content[key] for key in content.keys() - {"split_hash", "features"}})
+    _same(small_run("DiffMM", resume=True), whole)
 
 
 @pytest.mark.parametrize("model", ["BPR", "DiffMM"])
@@ -240,3 +285,11 @@ def test_ncl_says_that_it_cannot_be_continued():
 
     with pytest.raises(UserError, match="NCL cannot continue"):
         object.__new__(Trainer).resume_checkpoint("c.pth")
+
+
+def test_ncl_says_that_it_begins_again(monkeypatch):
+    """Boards ask all their runs to resume, so that it is no error."""
+    monkeypatch.setattr(RunTrainer, "resumable", False)
+    result = small_run("BPR", epochs=1, resume=True)
+    assert result.record["warnings"] == ["resume: true: BPR keeps no state to go on from: training from the start"]
+    assert not small_run("BPR", epochs=1).record["warnings"]
