@@ -17,7 +17,8 @@ HEADER = f"""# Records
 
 A run leaves one JSON file, `<Model>-<dataset>-s<seed>-<hash>.json`, written whole when the run has ended, and edited by
 nobody. Every table and page is made from these files. The name's hash is that of the resolved configuration, so that
-the same configuration always has the same name; what moves no number, or none beyond rounding (folders, logging, GPU number, cuda_graphs), is not in it.
+the same configuration always has the same name; what moves no number, or none beyond rounding (folders, logging, GPU
+number, cuda_graphs), is not in it.
 
 Schema version {SCHEMA_VERSION}. A file is validated when it is written and when it is read; one of another version, or
 one that was edited since, is refused: `checksum` is that of its content, `per_user.hash` that of the file beside it. A
