@@ -260,7 +260,7 @@ def test_a_trial_is_pruned_by_its_validation_curve_alone(monkeypatch: pytest.Mon
         for epoch, score in enumerate(curve):
             reached[-1] += 1
             on_epoch(epoch, score)
-        return Validation(max(curve), {}, 0, len(curve), 1.0, "0" * 64)
+        return Validation(max(curve), {}, 0, len(curve), 1.0, "0" * 64, [])
 
     monkeypatch.setattr(quick_start, "validate", scripted)
     for _ in curves:
