@@ -44,7 +44,7 @@ POINTS: tuple[tuple[str, dict[str, Any], float, float], ...] = (
 def main() -> None:
     """Run what has no record and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", default="results/runs", help="where records are and go")
+    parser.add_argument("--records", default="results/public-points", help="where records are and go")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/public_points-tiktok.json"))
     args = parser.parse_args()
     points = []

@@ -91,7 +91,7 @@ def test_the_readme_shows_the_records(repository):
 
 
 # Rows whose tuning takes hours and is still to come; the README names them.
-WAITING = {"baby-unimodal": {"NGCF", "SGL", "NCL"}}
+WAITING = {"baby-unimodal": {"NGCF", "NCL"}}
 
 
 @pytest.mark.parametrize("name", ["quick", "tiktok-all", "baby-unimodal"])
