@@ -51,8 +51,8 @@ PUBLIC = """
 For three models there are figures of [MMRec](https://github.com/enoche/MMRec)'s public code on TikTok with image and
 audio, one fixed configuration each, selected on validation; they were handed to this project and not made again here.
 The same configuration in this package, one seed, test Recall@20 / NDCG@20 (`python benchmarks/public_points.py`,
-[report](../benchmarks/results/public_points-tiktok.json), records in `results/public-points/`); samplers and stopping rules differ, so that the order of
-magnitude is all there is to compare:
+[report](../benchmarks/results/public_points-tiktok.json), records in `results/public-points/`); samplers and stopping
+rules differ, so that the order of magnitude is all there is to compare:
 
 | model | here | MMRec's code | best epoch here |
 |---|---:|---:|---:|
