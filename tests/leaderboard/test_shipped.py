@@ -113,9 +113,11 @@ def test_a_board_that_ships_is_whole(name, repository):
     assert {row.label for row in board.rows if not row.tuned} <= waiting
 
 
-def test_the_records_that_ship_take_no_more_than_ten_megabytes(repository):
+def test_the_records_that_ship_take_no_more_than_twelve_megabytes(repository):
     files = [path for path in (repository / "results").rglob("*") if path.suffix in {".json", ".parquet"}]
-    assert sum(path.stat().st_size for path in files if "runs" not in path.parts) < 10e6
+    shipped = [path for path in files if "runs" not in path.relative_to(repository).parts]
+    assert shipped
+    assert sum(path.stat().st_size for path in shipped) < 12e6
 
 
 def test_the_board_in_the_docs_is_a_board(repository):
