@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import plain
 import torch
+from exit_code import exit_code
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.sampler import Sampler
 from recbole.utils import init_seed
@@ -442,15 +443,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    try:
-        if args.job is None:
-            benchmark(args)
-        else:
-            print(json.dumps(execute(args.job)))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    if args.job is None:
+        return exit_code(lambda: benchmark(args))
+    return exit_code(lambda: print(json.dumps(execute(args.job))))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from exit_code import exit_code
 from phases import PHASES, Phase, build_phases
 from synthetic import Sizes, build_config, build_model, check_sizes
 from tabulate import tabulate
@@ -306,15 +307,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if drawing and importlib.util.find_spec("matplotlib") is None:
         sys.stderr.write("growth.py draws with matplotlib: pip install matplotlib\n")
         return 2
-    try:
-        if args.job is None:
-            benchmark(args)
-        else:
-            print(json.dumps(execute(args.job)))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    if args.job is None:
+        return exit_code(lambda: benchmark(args))
+    return exit_code(lambda: print(json.dumps(execute(args.job))))
 
 
 if __name__ == "__main__":

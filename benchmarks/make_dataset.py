@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
+from exit_code import exit_code
 from synthetic import check_sizes, draw_interactions
 
 from recbole_diffmm import UserError
@@ -20,12 +22,14 @@ from recbole_diffmm import UserError
 HELD_OUT = 0.125  # of the training interactions, for validation and for test each
 
 
-def write_dataset(folder: Path, sizes: tuple[int, int, int], features: dict[str, int]) -> None:
-    """Write users, items and training interactions of these ``sizes``, and features of these widths.
+def write_dataset(folder: Path, sizes: Sequence[int], features: dict[str, int]) -> None:
+    """Write users, items and training interactions of these three ``sizes``, and features of these widths.
 
     Raises:
-        UserError: no such data can be drawn.
+        UserError: the folder is there already, or no such data can be drawn.
     """
+    if folder.exists():
+        raise UserError(f"{folder} is there already; remove it, or give another folder")
     n_users, n_items, n_train = sizes
     n_held_out = int(HELD_OUT * n_train)
     n_all = n_train + 2 * n_held_out
@@ -68,14 +72,7 @@ def main() -> int:
     parser.add_argument("--sizes", nargs=3, type=int, required=True, metavar=("USERS", "ITEMS", "INTERACTIONS"))
     parser.add_argument("--features", nargs="+", default=["image=128", "audio=128"], metavar="NAME=WIDTH")
     args = parser.parse_args()
-    try:
-        if args.folder.exists():
-            raise UserError(f"{args.folder} is there already; remove it, or give another folder")
-        write_dataset(args.folder, tuple(args.sizes), dict(map(parse_feature, args.features)))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return exit_code(lambda: write_dataset(args.folder, args.sizes, dict(map(parse_feature, args.features))))
 
 
 if __name__ == "__main__":

@@ -29,65 +29,53 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def epoch(report: dict[str, Any]) -> str:
-    """Seconds, ratios, products and memory of one epoch, by phase and variant."""
-    variants, ratios, data = report["variants"], report["ratios"], report["data"]
-    base = report["base"]
-    gemm = ", ".join(f"{name} {value:,.0f}" for name, value in report["gemm_gflop_per_s"].items())
-    users = report["ranked_users"]
+    """Seconds, ratios, products and memory of one epoch on the CPU, by phase and variant."""
+    gemm, users = _products(report), report["ranked_users"]
     caption = (
-        f"One epoch on {report['dataset']} ({data['users']:,} users, {data['items']:,} items, "
-        f"{data['interactions']:,} interactions), {report['processor']}, {report['threads']} threads, commit "
-        f"{report['commit']['hash'][:9]}: medians of {report['repeats'] * report['epochs']} epochs each, in turn. "
+        f"{_one_epoch(report, report['processor'] + ', ' + str(report['threads']) + ' threads')} "
         f"GFLOP/s of square products measured in the same run: {gemm}. `total` is the sum of the first four; `test` "
         f"and `all_users` rank all items for {users['test']:,} and {users['all_users']:,} users through RecBole's "
         "evaluation."
     )
-    header = ["phase"]
-    for name in variants:
-        header += [f"{name}, s", *([f"{base} / {name}"] if name in ratios else []), "GFLOP", "GFLOP/s"]
-    rows = []
-    for phase in PHASES:
-        row = [phase]
-        for name, v in variants.items():
-            row.append(f"{v['seconds'][phase]:.2f}")
-            row += [f"**{ratios[name]['seconds'][phase]:.1f}**"] if name in ratios else []
-            row += [f"{v['gflop'][phase]:,.0f}", f"{v['gflop_per_s'][phase]:,.0f}"]
-        rows.append(row)
-    row = ["peak resident MiB"]
-    for name, v in variants.items():
-        row.append(f"{v['peak_memory_mb']['host']:,.0f}")
-        row += [f"**{ratios[name]['peak_memory_mb']['host']:.1f}**"] if name in ratios else []
-        row += ["", ""]
-    return f"{caption}\n\n{table(header, [*rows, row])}"
+    more = {"GFLOP": "gflop", "GFLOP/s": "gflop_per_s"}
+    return f"{caption}\n\n{_by_phase(report, 2, more, {'peak resident MiB': 'host'})}"
 
 
 def epoch_on_gpu(report: dict[str, Any]) -> str:
     """Seconds, ratios and memory of one epoch on a GPU, by phase and variant."""
-    variants, ratios, data, base = (report[key] for key in ("variants", "ratios", "data", "base"))
-    gemm = ", ".join(f"{name} {value:,.0f}" for name, value in report["gemm_gflop_per_s"].items())
-    caption = (
+    caption = f"{_one_epoch(report, report['device'].removeprefix('cuda: '))} GFLOP/s of square products: "
+    memory = {"peak MiB, host": "host", "peak MiB, device": "device"}
+    return f"{caption}{_products(report)}.\n\n{_by_phase(report, 3, {}, memory)}"
+
+
+def _one_epoch(report: dict[str, Any], machine: str) -> str:
+    data, repeats = report["data"], report["repeats"]
+    return (
         f"One epoch on {report['dataset']} ({data['users']:,} users, {data['items']:,} items, "
-        f"{data['interactions']:,} interactions), {report['device'].removeprefix('cuda: ')}, commit "
-        f"{report['commit']['hash'][:9]}: medians of {report['repeats'] * report['epochs']} epochs each, in turn. "
-        f"GFLOP/s of square products: {gemm}."
+        f"{data['interactions']:,} interactions), {machine}, commit {report['commit']['hash'][:9]}: medians of "
+        f"{repeats * report['epochs']} epochs each, {'in turn' if repeats > 1 else 'one variant after the other'}."
     )
-    header = ["phase"]
-    for name in variants:
-        header += [f"{name}, s", *([f"{base} / {name}"] if name in ratios else [])]
-    rows = []
-    for phase in PHASES:
-        row = [phase]
-        for name, v in variants.items():
-            row.append(f"{v['seconds'][phase]:.3f}")
+
+
+def _products(report: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:,.0f}" for name, value in report["gemm_gflop_per_s"].items())
+
+
+def _by_phase(report: dict[str, Any], places: int, more: dict[str, str], memory: dict[str, str]) -> str:
+    """Seconds and ratios of each variant by phase, what `more` names beside them, and peak memory below."""
+    variants, ratios, base = report["variants"], report["ratios"], report["base"]
+    header, rows = ["phase"], [[phase] for phase in PHASES] + [[title] for title in memory]
+    for name, v in variants.items():
+        header += [f"{name}, s", *([f"{base} / {name}"] if name in ratios else []), *more]
+        for phase, row in zip(PHASES, rows, strict=False):
+            row.append(f"{v['seconds'][phase]:.{places}f}")
             row += [f"**{ratios[name]['seconds'][phase]:.1f}**"] if name in ratios else []
-        rows.append(row)
-    for kind in ("host", "device"):
-        row = [f"peak MiB, {kind}"]
-        for name, v in variants.items():
+            row += [f"{v[key][phase]:,.0f}" for key in more.values()]
+        for kind, row in zip(memory.values(), rows[len(PHASES) :], strict=True):
             row.append(f"{v['peak_memory_mb'][kind]:,.0f}")
             row += [f"**{ratios[name]['peak_memory_mb'][kind]:.1f}**"] if name in ratios else []
-        rows.append(row)
-    return f"{caption}\n\n{table(header, rows)}"
+            row += [""] * len(more)
+    return table(header, rows)
 
 
 def growth(report: dict[str, Any]) -> str:

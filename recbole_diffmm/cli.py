@@ -115,7 +115,6 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         nargs="?",
         const=3,
-        default=0,
         metavar="EPOCHS",
         help="train the first epochs (default: 3) of what code changed for; what comes out the same is not stale",
     )

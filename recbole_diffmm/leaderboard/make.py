@@ -43,7 +43,7 @@ def make(
     rerun_stale: bool = False,
     progress: bool = True,
     rows: Collection[str] = (),
-    confirm_stale: int = 0,
+    confirm_stale: int | None = None,
 ) -> Made:
     """Carry out the runs of a board that have no record yet.
 
@@ -62,7 +62,7 @@ def make(
     """
     from recbole_diffmm.process import only_one
 
-    if confirm_stale < 0:
+    if confirm_stale is not None and confirm_stale < 1:
         raise UserError(f"--confirm_stale is {confirm_stale}; give at least 1 epoch")
     if confirm_stale and scheduler is not None:
         raise UserError("--confirm_stale trains on this machine; leave --scheduler out")

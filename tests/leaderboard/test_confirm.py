@@ -122,6 +122,7 @@ def test_a_record_without_epochs_is_not_confirmed(stale: list[str]) -> None:
     ("arguments", "line"),
     [
         (["--confirm_stale", "-1"], "--confirm_stale is -1; give at least 1 epoch"),
+        (["--confirm_stale", "0"], "--confirm_stale is 0; give at least 1 epoch"),
         (["--confirm_stale", "--scheduler", "x"], "--confirm_stale trains on this machine; leave --scheduler out"),
     ],
 )

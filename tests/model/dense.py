@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recbole_diffmm import registry
 from recbole_diffmm.data.modality import ModalityFeatures
+from tests.splits import recbole_keys, training_split
 
 # User 4 has one item and user 6 none; nobody has item 10; a pair is there twice.
 PAIRS = "0,0 0,1 0,2 1,2 1,3 2,4 2,5 2,0 3,6 3,7 4,8 5,1 5,9 5,3 5,7 0,0"
@@ -50,19 +51,11 @@ def build(
         matrix = torch.zeros(N_ITEMS + 1, features[modality].shape[1])
         matrix[item_order + 1] = features[modality]
         described[modality] = ModalityFeatures(modality, matrix, matrix.any(dim=1))
-    dataset = SimpleNamespace(
-        num={"user_id": N_USERS + 1, "item_id": N_ITEMS + 1}.__getitem__,
-        modalities=described,
-        training_interactions=lambda: (user_order[USERS] + 1, item_order[ITEMS] + 1),
-    )
+    dataset = training_split(N_USERS, N_ITEMS, user_order[USERS], item_order[ITEMS], described)
     model_class = registry.get_model(name)
     known = {**SMALL, "hidden_size": HIDDEN.get(name, 5)}
     config = {
-        "USER_ID_FIELD": "user_id",
-        "ITEM_ID_FIELD": "item_id",
-        "NEG_PREFIX": "neg_",
-        "device": torch.device("cpu"),
-        "dataset": "random",
+        **recbole_keys(),
         **{key: value for key, value in known.items() if key in model_class.config_class.model_fields},  # type: ignore[attr-defined]
         **values,
     }

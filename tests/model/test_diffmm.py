@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 from recbole_diffmm.data.modality import ModalityFeatures
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.model.diffmm import DiffMM, DiffMMConfig
+from tests.splits import recbole_keys, training_split
 
 N_USERS, N_ITEMS = 20, 30
 
@@ -35,18 +35,10 @@ def build(
         matrix = torch.zeros(n_items + 1, width)
         matrix[order + 1] = torch.randn(n_items, width, generator=generator)
         features[name] = matrix
-    interactions = (user_order[users] + 1, order[items] + 1)
-    dataset = SimpleNamespace(
-        num={"user_id": n_users + 1, "item_id": n_items + 1}.__getitem__,
-        modalities={name: ModalityFeatures(name, features[name], observed) for name in modalities},
-        training_interactions=lambda: interactions,
-    )
+    described = {name: ModalityFeatures(name, features[name], observed) for name in modalities}
+    dataset = training_split(n_users, n_items, user_order[users], order[items], described)
     config = {
-        "USER_ID_FIELD": "user_id",
-        "ITEM_ID_FIELD": "item_id",
-        "NEG_PREFIX": "neg_",
-        "device": torch.device("cpu"),
-        "dataset": "random",
+        **recbole_keys(),
         "train_batch_size": 16,
         "embedding_size": 8,
         "denoiser_hidden_sizes": [16],

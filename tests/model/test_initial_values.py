@@ -6,7 +6,6 @@ A table that begins too wide or too narrow trains all the same, only worse, and 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from recbole_diffmm import registry
 from recbole_diffmm.data.modality import ModalityFeatures
+from tests.splits import recbole_keys, training_split
 
 # No two sums of a matrix's sides are near each other, so that a spread tells whose sides it was drawn for.
 N_USERS, N_ITEMS, SIZE, HIDDEN = 300, 180, 16, 48
@@ -70,19 +70,11 @@ def build(name: str, seed: int) -> Any:
         matrix = torch.randn(N_ITEMS + 1, width, generator=generator)
         matrix[0] = 0
         modalities[modality] = ModalityFeatures(modality, matrix, matrix.any(dim=1))
-    dataset = SimpleNamespace(
-        num={"user_id": N_USERS + 1, "item_id": N_ITEMS + 1}.__getitem__,
-        modalities=modalities,
-        training_interactions=lambda: (users + 1, items + 1),
-    )
+    dataset = training_split(N_USERS, N_ITEMS, users, items, modalities)
     model_class: Any = registry.get_model(name)
     sizes = {"embedding_size": SIZE, "hidden_size": HIDDEN, "n_hyperedges": 40}
     config = {
-        "USER_ID_FIELD": "user_id",
-        "ITEM_ID_FIELD": "item_id",
-        "NEG_PREFIX": "neg_",
-        "device": torch.device("cpu"),
-        "dataset": "random",
+        **recbole_keys(),
         **{key: value for key, value in sizes.items() if key in model_class.config_class.model_fields},
     }
     torch.manual_seed(seed)

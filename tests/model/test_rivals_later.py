@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +28,7 @@ from recbole_diffmm.model.mgcn import MGCN
 from recbole_diffmm.model.mmgcl import MMGCL
 from recbole_diffmm.model.parts import dropout
 from recbole_diffmm.model.slmrec import SLMRec
+from tests.splits import recbole_keys, training_split
 
 N_USERS, N_ITEMS, SIZE = 9, 11, 6
 N_NODES = N_USERS + N_ITEMS
@@ -76,17 +76,9 @@ def build(model_class: type[Model], **values: Any) -> Model:
     for name in NAMES:
         matrix = F.pad(raw_features(name), (0, 0, 1, 0))
         modalities[name] = ModalityFeatures(name, matrix, matrix.any(dim=1))
-    dataset = SimpleNamespace(
-        num={"user_id": N_USERS + 1, "item_id": N_ITEMS + 1}.__getitem__,
-        modalities=modalities,
-        training_interactions=lambda: (users + 1, items + 1),
-    )
+    dataset = training_split(N_USERS, N_ITEMS, users, items, modalities)
     config = {
-        "USER_ID_FIELD": "user_id",
-        "ITEM_ID_FIELD": "item_id",
-        "NEG_PREFIX": "neg_",
-        "device": torch.device("cpu"),
-        "dataset": "random",
+        **recbole_keys(),
         "embedding_size": SIZE,
         "knn_k": 3,
         **values,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from recbole_diffmm.data.modality import ModalityFeatures
 from recbole_diffmm.model.base import module_key
 from recbole_diffmm.model.diffmm import DiffMM
+from tests.splits import recbole_keys, training_split
 
 FILES = ("m2_trans0", "m3_trans1", "m2_trans1_deep")
 PROJECTIONS = {0: "leaky_matrix", 1: "linear"}
@@ -40,14 +40,13 @@ class Problem:
 
     def dataset(self) -> Any:
         """A training split in RecBole's ids, on the CPU: PAD first, everything else shifted by one."""
-        sizes = {"user_id": self.n_users + 1, "item_id": self.n_items + 1}
         observed = torch.arange(self.n_items + 1) > 0
         modalities = {
             name: ModalityFeatures(name, torch.nn.functional.pad(self[f"feat_{name}"].cpu(), (0, 0, 1, 0)), observed)
             for name in self.modalities
         }
-        interactions = (self["train_user"].cpu() + 1, self["train_item"].cpu() + 1)
-        return SimpleNamespace(num=sizes.__getitem__, modalities=modalities, training_interactions=lambda: interactions)
+        users, items = self["train_user"].cpu(), self["train_item"].cpu()
+        return training_split(self.n_users, self.n_items, users, items, modalities)
 
     def model(self, **overrides: Any) -> DiffMM:
         """DiffMM with the fixture's settings, parameters and generated graphs."""
@@ -88,17 +87,6 @@ class Problem:
                 load_denoiser(model.denoiser(name), self)
                 model.set_generated_items(name, self[f"gen_item_{name}"])
         return model
-
-
-def recbole_keys() -> dict[str, Any]:
-    """What RecBole's base class reads from the configuration."""
-    return {
-        "USER_ID_FIELD": "user_id",
-        "ITEM_ID_FIELD": "item_id",
-        "NEG_PREFIX": "neg_",
-        "device": torch.device("cpu"),
-        "dataset": "parity",
-    }
 
 
 def projection_names(modality: str, trans: int) -> dict[str, str]:
