@@ -6,15 +6,18 @@ import pytest
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 
+from recbole_diffmm import registry
 from recbole_diffmm.evaluator.batches import RepeatedBatches
+from recbole_diffmm.quick_start import load_splits
 from tests.trainer.small import small_run
 from tests.trainer.test_loop import build
 
 
 def test_metrics_are_those_of_the_loader() -> None:
     trainer, train_data = build("BPR", eval_users_per_batch=7)
-    valid = FullSortEvalDataLoader(trainer.config, train_data._dataset, train_data._sampler)
+    _, valid, _ = load_splits(trainer.config, registry.create_dataset(trainer.config))
     trainer.identify(train_data)
+    assert all(len(history[0]) for _, history, _, _ in valid), "every batch has items to mask"
     expected = trainer.evaluate(valid, load_best_model=False)
     batches = RepeatedBatches(valid, torch.device("cpu"))
     assert len(batches) == len(valid) > 1
