@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.trainer import Trainer
 
 from recbole_diffmm import registry
 from recbole_diffmm.evaluator.batches import RepeatedBatches
@@ -18,7 +19,8 @@ def test_metrics_are_those_of_the_loader() -> None:
     _, valid, _ = load_splits(trainer.config, registry.create_dataset(trainer.config))
     trainer.identify(train_data)
     assert all(len(history[0]) for _, history, _, _ in valid), "every batch has items to mask"
-    expected = trainer.evaluate(valid, load_best_model=False)
+    # RecBole's own method, which goes through the loader itself.
+    expected = Trainer.evaluate(trainer, valid, load_best_model=False)
     batches = RepeatedBatches(valid, torch.device("cpu"))
     assert len(batches) == len(valid) > 1
     for _ in range(2):
