@@ -7,7 +7,7 @@ default, and with the dropped one. `p` is how often one more seed of ours would 
 ours as the reference's one seed does, if seeds are normal: Student's t with the seeds less one, two-sided, uncorrected.
 Training losses are compared epoch by epoch.
 
-    python benchmarks/against_reference.py benchmarks/results/diffmm-tiktok-va
+    python benchmarks/against_reference.py benchmarks/results/diffmm-tiktok-va results/tiktok-paper
 """
 
 from __future__ import annotations
@@ -48,9 +48,15 @@ def describe(valid: list[float], test: list[float], chooser: list[float]) -> dic
     }
 
 
-def curve(record: dict[str, Any], part: str, graph: str, metric: str) -> list[float]:
-    """A metric of every epoch, scored with one of the generated graphs (`benchmarks/eval_graph.py` records both)."""
-    return [epoch["diagnostics"][f"{part}_{graph}"][metric] for epoch in record["curve"]]
+def scored_with(record: dict[str, Any], graph: str) -> list[dict[str, dict[str, float]]] | None:
+    """Validation and test of every epoch, scored with one of the generated graphs; None if the run did not use it.
+
+    A run scores with the graph that it is set to; those of `benchmarks/eval_graph.py` with both.
+    """
+    curve = record["curve"]
+    if f"valid_{graph}" in curve[0]["diagnostics"]:
+        return [{part: epoch["diagnostics"][f"{part}_{graph}"] for part in ("valid", "test")} for epoch in curve]
+    return curve if record["config"]["eval_graph"] == graph else None
 
 
 def compare(reference: float, ours: list[float]) -> dict[str, float]:
@@ -62,6 +68,22 @@ def compare(reference: float, ours: list[float]) -> dict[str, float]:
         "mean": round(mean, 5),
         "standard_deviation": round(deviation, 5),
         "p": round(2 * float(stats.t.sf(abs(t), len(ours) - 1)), 3),
+    }
+
+
+def compare_curves(
+    reference: list[dict[str, Any]], theirs: str, curves: list[list[dict[str, Any]]], ours: str
+) -> dict[str, dict[str, float]]:
+    """Every figure of a metric, which the reference calls `theirs` and we `ours`."""
+
+    def described(epochs: list[dict[str, Any]], metric: str, chooser: str) -> dict[str, float]:
+        valid, test = ([epoch[part][metric] for epoch in epochs] for part in ("valid", "test"))
+        return describe(valid, test, [epoch["valid"][chooser] for epoch in epochs])
+
+    runs = [described(curve, ours, "recall@20") for curve in curves]
+    return {
+        figure: compare(value, [run[figure] for run in runs])
+        for figure, value in described(reference, theirs, "Recall").items()
     }
 
 
@@ -78,29 +100,19 @@ def compare_losses(reference: list[float], records: list[dict[str, Any]], name: 
 def main() -> None:
     """Write the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/against_reference.json"))
     args = parser.parse_args()
     shared = Path(os.environ.get("RECBOLE_DIFFMM_SHARED", Path(__file__).resolve().parents[2] / "shared"))
     epochs = json.loads((shared / "reference" / "diffmm_tiktok_va.json").read_text())["epochs"]
-    records = [json.loads(path.read_text()) for path in sorted(args.folder.glob("DiffMM-*.json"))]
-    report: dict[str, Any] = {"epochs_averaged": f"{AFTER_RISE} to {len(epochs) - 1}", "seeds": len(records)}
-    for theirs, ours in METRICS.items():
-        recall = [epoch["valid"]["Recall"] for epoch in epochs]
-        reference = describe(
-            [epoch["valid"][theirs] for epoch in epochs], [epoch["test"][theirs] for epoch in epochs], recall
-        )
-        report[ours] = {}
-        for graph in ("full", "dropped"):
-            runs = [
-                describe(*(curve(record, part, graph, metric) for part, metric in (
-                    ("valid", ours), ("test", ours), ("valid", "recall@20")
-                )))
-                for record in records
-            ]  # fmt: skip
-            report[ours][f"scored_with_the_{graph}_graph"] = {
-                figure: compare(value, [run[figure] for run in runs]) for figure, value in reference.items()
-            }
+    records = [json.loads(path.read_text()) for folder in args.folders for path in sorted(folder.glob("DiffMM-*.json"))]
+    report: dict[str, Any] = {"epochs_averaged": f"{AFTER_RISE} to {len(epochs) - 1}"}
+    for graph in ("full", "dropped"):
+        curves = {record["seed"]: scored_with(record, graph) for record in records}
+        found = {seed: curve for seed, curve in curves.items() if curve is not None}
+        report[f"scored_with_the_{graph}_graph"] = {"seeds": sorted(found)} | {
+            ours: compare_curves(epochs, theirs, list(found.values()), ours) for theirs, ours in METRICS.items()
+        }
     report["training_losses_reference_over_ours"] = {
         name: compare_losses([read(epoch["train_loss"]) for epoch in epochs], records, name)
         for name, read in LOSSES.items()

@@ -51,6 +51,7 @@ def _edges(name: str) -> str:
 def _reference() -> str:
     """What `benchmarks/against_reference.py` reported, scored with the dropped graph."""
     report = json.loads(AGAINST.read_text(encoding="utf-8"))
+    compared = report["scored_with_the_dropped_graph"]
     metrics = {"Recall@20": "recall@20", "NDCG@20": "ndcg@20"}
     lines = [
         "| | " + " | ".join(f"{title}, reference | here | p" for title in metrics) + " |",
@@ -59,7 +60,7 @@ def _reference() -> str:
     for figure, words in FIGURES.items():
         cells = []
         for metric in metrics.values():
-            x = report[metric]["scored_with_the_dropped_graph"][figure]
+            x = compared[metric][figure]
             cells += [f"{x['reference']:.4f}", f"{x['mean']:.4f} ± {x['standard_deviation']:.4f}", f"{x['p']:.2f}"]
         lines.append("| " + " | ".join([words.format(**report), *cells]) + " |")
     return "<!-- reference -->\n" + "\n".join(lines) + "\n<!-- end of reference -->"
