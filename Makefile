@@ -7,6 +7,7 @@
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
+CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -42,10 +43,10 @@ format: $(STAMP)
 # constraints.txt names every package with its exact version, so it is installed as it stands. RecBole and this
 # package then come without their dependency lists: RecBole's asks for a ray that is never used here, and that
 # Python 3.12 and newer cannot install.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 10) <= v < (3, 14) else \
 	    "error: Python 3.10 to 3.13 is needed, $(PYTHON) is %d.%d; say which with make PYTHON=python3.12" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -r constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r $(CONSTRAINTS)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation recbole==1.2.1 -e .
 	@touch $@

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from collections.abc import Iterable
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -159,3 +160,25 @@ def test_lock_agrees_with_metadata(repository: Path) -> None:
                 continue
             assert wanted.specifier.contains(locked[_normal(wanted.name)]), f"Python {python}: {line}"
     assert "torch==2.13.0" in lines
+
+
+def test_the_lowest_versions_are_those_of_the_metadata(repository: Path) -> None:
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    lines = (repository / "constraints-lowest.txt").read_text().splitlines()
+    lowest = {pin.name: str(pin.specifier) for pin in map(Requirement, filter(re.compile("^[a-z]").match, lines))}
+    extras = project["optional-dependencies"]
+    ours = [line for extra in ("leaderboard", "tune", "cluster", "ncl") for line in extras[extra]]
+    ranges = [Requirement(line) for line in [*project["dependencies"], *ours, *extras["test"]]]
+    bounds = {wanted.name: _lower_end(wanted.specifier) for wanted in ranges}
+    # RecBole is installed beside; torch is pinned, and brings setuptools and a later typing-extensions.
+    apart = {"recbole", "recbole-diffmm", "torch", "setuptools", "typing-extensions"}
+    needed = {Requirement(line).name for line in [*project["dependencies"], *ours]} - apart
+    assert needed <= lowest.keys()
+    for name in lowest.keys() - apart:
+        assert lowest[name] == bounds[name].replace(">=", "=="), name
+
+
+def _lower_end(specifiers: Iterable[object]) -> str:
+    return "".join(str(one) for one in specifiers if str(one).startswith((">=", "==")))

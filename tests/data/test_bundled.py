@@ -155,7 +155,9 @@ def test_the_toy_has_the_structure_it_promises(data_path: Path) -> None:
         assert (nearest == group[seen]).float().mean() > 0.95, f"{name} does not reveal the groups"
 
     frames = {
-        split: pd.read_csv(data_path / "toy" / f"toy.{split}.inter", sep="\t").map(lambda token: int(token[-2:]))
+        split: pd.read_csv(data_path / "toy" / f"toy.{split}.inter", sep="\t").apply(
+            lambda ids: ids.str[-2:].astype(int)
+        )
         for split in ("train", "valid", "test")
     }
     held_out = pd.concat([frames["valid"], frames["test"]])

@@ -30,8 +30,7 @@ def test_a_board_names_models_and_ranges_that_exist(name):
     assert len(spec.seeds) >= 3
     for entry in spec.models:
         assert entry.model in model_names()
-        assert spec.tuning is not None
-        assert entry.untuned or entry.model in SPACES
+        assert spec.tuning is None or entry.untuned or entry.model in SPACES
 
 
 @pytest.mark.parametrize("name", SPACES)

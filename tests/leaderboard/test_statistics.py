@@ -37,7 +37,7 @@ def test_p_values_are_scipys_and_corrected_for_every_pair():
     for (x, y), comparison in found.items():
         assert comparison.difference == pytest.approx((values[x] - values[y]).mean())
         assert comparison.distinguishable == (comparison.t_holm < 0.05)
-        assert comparison.t <= comparison.t_bh <= comparison.t_holm
+        assert comparison.t <= comparison.t_bh * (1 + 1e-12) <= comparison.t_holm * (1 + 1e-11)
 
 
 def test_the_same_values_are_not_told_apart_and_a_constant_gain_is():
@@ -64,7 +64,9 @@ def test_intervals_are_those_of_scipys_bootstrap_and_cover_the_mean():
     values = np.stack([_values()[name] for name in "ab"])
     ends = intervals(values)
     for row, (low, high) in zip(values, ends, strict=True):
-        theirs = stats.bootstrap((row,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
+        theirs = stats.bootstrap(
+            (row,), np.mean, n_resamples=4000, method="percentile", random_state=1
+        ).confidence_interval
         width = theirs.high - theirs.low
         assert (low, high) == pytest.approx(
             (theirs.low, theirs.high), abs=0.05 * width
