@@ -18,6 +18,8 @@ from recbole.utils import init_seed
 
 from recbole_diffmm import provenance, record, registry
 from recbole_diffmm.config import Config
+from recbole_diffmm.graph import propagation
+from recbole_diffmm.model import diffmm
 from recbole_diffmm.quick_start import load_splits
 
 
@@ -44,8 +46,11 @@ def main() -> None:
     model = config.model_class(config, train._dataset).to(config["device"])
     optimizer = torch.optim.Adam(model.parameters())
     batch = next(iter(train)).to(config["device"])
-    users = torch.arange(model.settings.denoiser_batch_size, device=config["device"])
+    # The compiler fails on the parts of a CSR matrix (PyTorch 2.13), so that sparse products stay as they are.
+    for module in (propagation, diffmm):
+        module.propagate = torch.compiler.disable(module.propagate)
     projected, targets = model.injection_targets()
+    users = torch.arange(min(model.settings.denoiser_batch_size, len(targets)), device=config["device"])
     name = model.modality_names[0]
 
     def denoise(loss: Callable[..., Any]) -> None:
