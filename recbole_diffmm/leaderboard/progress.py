@@ -29,8 +29,9 @@ class Progress:
             total=pending,
             disable=not shown,
             dynamic_ncols=True,
-            # Into a file, a line now and then.
+            # Into a file, a line now and then, by time alone: tqdm learns long steps from a run that ends early.
             mininterval=0.2 if sys.stderr.isatty() else 30,
+            miniters=0,
             bar_format="{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left{postfix}",
         )
         self._show()

@@ -186,7 +186,15 @@ class _Trials:
         self._study = study
         self._numbers: dict[str, int] = {}
         self._bar = tqdm(
-            total=search.trials, initial=n_spent, desc=search.name, unit="trial", disable=not shown, dynamic_ncols=True
+            total=search.trials,
+            initial=n_spent,
+            desc=search.name,
+            unit="trial",
+            disable=not shown,
+            dynamic_ncols=True,
+            # As in leaderboard/progress.py: into a file, a line now and then.
+            mininterval=0.2 if sys.stderr.isatty() else 30,
+            miniters=0,
         )
 
     def __enter__(self) -> _Trials:
@@ -202,7 +210,8 @@ class _Trials:
         if "trial" in message:
             self._numbers[job.name] = message["trial"]
         if "score" in message:
-            self._bar.set_postfix_str(f"epoch {message['epoch']}: {message['score']:.4f}")
+            self._bar.set_postfix_str(f"epoch {message['epoch']}: {message['score']:.4f}", refresh=False)
+            self._bar.update(0)
 
     def ended(self, job: Job, failed: dict[str, Any] | None) -> None:
         self._bar.update()
