@@ -59,7 +59,8 @@ def test_every_command_is_understood(words: list[str], repository: Path, monkeyp
 
 def test_the_set_up_is_the_makefiles(repository: Path) -> None:
     makefile = (repository / "Makefile").read_text(encoding="utf-8")
+    (lock,) = re.findall(r"^CONSTRAINTS := (.*)$", makefile, re.MULTILINE)
     for line in re.findall(r"-m pip install (.*)", BLOCKS):
-        assert line in makefile.replace("--disable-pip-version-check ", "")
+        assert line in makefile.replace("--disable-pip-version-check ", "").replace("$(CONSTRAINTS)", lock)
     (compare,) = re.findall(r"^\.venv/bin/recbole-diffmm compare (.*)$", BLOCKS, re.MULTILINE)
     assert compare in makefile
