@@ -81,8 +81,8 @@ def check_values(values: Mapping[str, Any], source: Callable[[str], str]) -> Non
             refuse(key, "a whole number that is not negative")
     if not _whole(values["seed"]) or not 0 <= values["seed"] < 2**32:
         refuse("seed", "a whole number from 0 to 2**32 - 1, which is what NumPy takes")
-    if not _number(values["learning_rate"]) or values["learning_rate"] <= 0:
-        refuse("learning_rate", "a finite number above 0")
+    if not _number(values["learning_rate"]) or not 0 < values["learning_rate"] <= 1e30:
+        refuse("learning_rate", "a finite number above 0 and at most 1e30")
     if not _number(values["weight_decay"]) or values["weight_decay"] < 0:
         refuse("weight_decay", "a finite number that is not negative")
     for key in ("checkpoint_dir", "data_path"):
@@ -133,6 +133,12 @@ def _check_metrics(values: Mapping[str, Any], refuse: Callable[..., NoReturn]) -
     metrics, topk = values["metrics"], values["topk"]
     if not isinstance(metrics, str) and not (_list(metrics) and all(isinstance(name, str) for name in metrics)):
         refuse("metrics", "a list of metrics' names such as [Recall, NDCG], at least one")
+    from recbole.evaluator.register import metrics_dict
+
+    for name in [metrics] if isinstance(metrics, str) else metrics:
+        if name.lower() not in metrics_dict:
+            known = [metric.__name__ for metric in metrics_dict.values()]
+            refuse("metrics", f"names of metrics{nearest(name, known)} (known: {', '.join(known)})", name)
     if not _list(topk) and not _whole(topk):
         refuse("topk", "a list of positive whole numbers such as [10, 20]")
     if any(not _whole(k) or k < 1 for k in (topk if isinstance(topk, (list, tuple)) else [topk])):

@@ -111,7 +111,8 @@ class Config(RecBoleConfig):
         self._layers: list[tuple[str, dict[str, Any]]] = []
         for file in config_file_list or ():
             self._layers.append((str(file), read_yaml(Path(file))))
-        self._layers.append((CALL, copy.deepcopy(dict(config_dict or {}))))
+        given = {str(key): value for key, value in (config_dict or {}).items()}
+        self._layers.append((CALL, copy.deepcopy(given)))
         self._layers.append((COMMAND_LINE, copy.deepcopy(dict(overrides or {}))))
         try:
             super().__init__(model, dataset)

@@ -13,7 +13,15 @@ from recbole_diffmm.errors import UserError
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number."""
+    """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number and that a key given twice is a mistake."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Refuse a key that stands twice: YAML forbids it, PyYAML takes the last."""
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for i, key in enumerate(keys):
+            if any(key.value == other.value and key.tag == other.tag for other in keys[:i]):
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 Loader.add_implicit_resolver(

@@ -209,6 +209,8 @@ def test_a_key_of_another_model_is_unknown() -> None:
         ("train_neg_sample_args", {"dynamic": 1}, "true or false"),
         ("train_neg_sample_args", {"candidate_num": -1}, "at least 0"),
         ("train_neg_sample_args", {"alpha": "1"}, "a number"),
+        ("metrics", ["Recal"], "did you mean Recall?"),
+        ("learning_rate", 1e39, "at most 1e30"),
     ],
 )
 def test_wrong_values_are_told_in_one_line(key: str, value: Any, told: str) -> None:
@@ -293,6 +295,11 @@ def test_a_models_own_keys_are_typed(key: str, value: Any) -> None:
     assert key in message and "the command line" in message
 
 
+def test_a_key_that_is_no_text_is_told() -> None:
+    keys: Any = {1: 2}
+    assert "unknown key '1'" in refused("BPR", "toy", config_dict=keys)
+
+
 def test_a_whole_number_is_good_for_a_weight() -> None:
     config: Any = Config("DiffMM", "toy", overrides={"cl_weight": 1, "temperature": 2})
     assert config.model_class.config_class.from_config(config).temperature == 2.0
@@ -302,6 +309,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "no such file" in refused("BPR", "toy", [tmp_path / "missing.yaml"])
     assert "line 3" in refused("BPR", "toy", [write(tmp_path / "broken.yaml", "epochs: 1\ntopk: [1\n")])
     assert "key: value" in refused("BPR", "toy", [write(tmp_path / "list.yaml", "- epochs\n")])
+    twice = write(tmp_path / "twice.yaml", "epochs: 1\ntopk: [1]\nepochs: 2\n")
+    assert "twice.yaml, line 3: not valid YAML ('epochs' is given twice)" in refused("BPR", "toy", [twice])
     unsafe = write(tmp_path / "unsafe.yaml", "log_dir: !!python/object/apply:os.getcwd []\n")
     assert "not valid YAML" in refused("BPR", "toy", [unsafe])
     binary = tmp_path / "binary.yaml"

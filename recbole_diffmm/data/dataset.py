@@ -95,6 +95,7 @@ class CheckedDataset(Dataset):
         for name, kind in header:
             _check_type(path, name, kind, (self.uid_field, self.iid_field))
         try:
+            self._check_width(path, len(header))
             frame = super()._load_feat(filepath, source)
         except UnicodeDecodeError as error:
             raise UserError(
@@ -107,6 +108,19 @@ class CheckedDataset(Dataset):
             for field in {self.uid_field, self.iid_field} & set(frame.columns):
                 self._keep_ids(path, frame, field)
         return frame
+
+    def _check_width(self, path: Path, n_columns: int) -> None:
+        """Refuse a row with more cells than the header, the surplus of which pandas would leave out without a word."""
+        separator = self.config["field_separator"]
+        with path.open(encoding=self.config["encoding"]) as lines:
+            # in quotes, a separator is text
+            wide = (i for i, line in enumerate(lines, 1) if line.count(separator) >= n_columns and '"' not in line)
+            number = next(wide, None)
+        if number is not None:
+            raise UserError(
+                f"{path} has more cells in line {number} than columns in its header ({n_columns}); mend the line, or "
+                "name the column"
+            )
 
     def _keep_ids(self, path: Path, frame: pd.DataFrame, field: str) -> None:
         """Put back ids that pandas takes for missing values, such as ``NA``, and refuse blank ones in a given split."""

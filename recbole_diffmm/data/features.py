@@ -89,10 +89,22 @@ def select_modalities(
     return [_spec(name, declared[name], folder, in_modalities) for name in names]
 
 
-def _spec(name: Any, entry: Any, folder: Path, place: str) -> ModalitySpec:
+def check_name(name: Any, place: str) -> None:
+    """Refuse what cannot name a modality: its name becomes part of the names of parameters and of log lines.
+
+    Args:
+        name: What it is called.
+        place: Where it stands, such as `` in dataset/mine/mine.yaml``, for the message.
+
+    Raises:
+        UserError: It is no letter followed by letters, digits, ``_`` or ``-``.
+    """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-        # the name becomes part of the names of parameters and of log lines
         raise UserError(f"a modality{place} is called {name!r}; use a letter, then letters, digits, '_' or '-'")
+
+
+def _spec(name: Any, entry: Any, folder: Path, place: str) -> ModalitySpec:
+    check_name(name, place)
     known = ("features", "ids", "unknown_ids")
     for key in entry if isinstance(entry, Mapping) else ():
         if key not in known:

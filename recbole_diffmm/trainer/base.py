@@ -16,6 +16,7 @@ from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.trainer import NCLTrainer, Trainer
 from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import dict2str, set_color
+from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -67,6 +68,7 @@ class RunTrainer(Trainer):
         self.diagnostics: dict[str, Any] = {}
         self.best_epoch: int | None = None
         self.test_selected: dict[str, Any] | None = None
+        self._largest: list[Tensor] = []  # score of each batch of an evaluation
         self.resume_file: Path | None = None
         self.earlier_seconds = 0.0
         self.train_hash: str | None = None
@@ -295,7 +297,7 @@ class RunTrainer(Trainer):
         """Return the metrics of `eval_data`, of the best epoch's model unless `load_best_model` is False.
 
         Raises:
-            UserError: The checkpoint is of another model or dataset.
+            UserError: The checkpoint is of another model or dataset, or a score is infinite or not a number.
         """
         if load_best_model and eval_data:
             self.load_model(model_file or self.saved_model_file)
@@ -303,8 +305,24 @@ class RunTrainer(Trainer):
             if eval_data not in self._evaluated:
                 self._evaluated[eval_data] = RepeatedBatches(eval_data, self.device)
             eval_data = self._evaluated[eval_data]
+        self._largest = []
         result: dict[str, float] | None = super().evaluate(eval_data, load_best_model=False)
+        if self._largest and not torch.stack(self._largest).amax() < torch.inf:  # not a number compares to nothing
+            raise UserError(
+                f"scores of {self.config['model']} are not finite, with learning_rate={self.learning_rate}; try a "
+                "smaller learning_rate, and look at the sizes of the features"
+            )
         return result
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        found = super()._full_sort_batch_eval(batched_data)
+        self._largest.append(found[1].amax())  # what must not be ranked is minus infinity by now
+        return found
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+        found = super()._neg_sample_batch_eval(batched_data)
+        self._largest.append(found[1].amax())
+        return found
 
     def test(self, test_data: Any) -> tuple[dict[str, float], Lists | None]:
         """Return the test metrics of the best epoch, and the lists they are of where all items were ranked."""

@@ -54,9 +54,11 @@ class DiffMMTrainer(RunTrainer, BatchLoop):
             losses = self._train_denoisers()
         for term, value in losses.items():
             if not math.isfinite(value):
+                # The denoisers are shown the recommender's embeddings too, so that either rate may be to blame.
                 raise UserError(
                     f"loss term {term} became {value} in epoch {epoch_idx} with denoiser_learning_rate="
-                    f"{self.model.settings.denoiser_learning_rate}; try a smaller denoiser_learning_rate"
+                    f"{self.model.settings.denoiser_learning_rate} and learning_rate={self.learning_rate}; try smaller "
+                    "ones, and look at noise_max and the sizes of the features if it is the first epoch"
                 )
         with self.phase("generation"):
             self.diagnostics = self.model.rebuild_graphs()

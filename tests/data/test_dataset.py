@@ -159,6 +159,7 @@ def test_without_a_given_split_rows_without_ids_are_left_out_and_told(
         (b"user_id:token\titem_id:float\nu\ti\n", "ids are tokens, write item_id:token"),
         (b"user_id:token\titem_id:token\nu\xe9\ti\n", "is not utf-8 text (byte 0xe9)"),
         (b"user_id:token\titem_id:token\trating:float\nu\ti\tgood\n", "cannot be read: "),
+        (b"user_id:token\titem_id:token\nu\ti\nu\tj\tk\n", "more cells in line 3 than columns in its header (2)"),
     ],
 )
 def test_interactions_that_cannot_be_read(content: bytes, told: str, folder: Path) -> None:

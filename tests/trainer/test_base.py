@@ -104,6 +104,13 @@ def test_real_divergence_is_caught():
         small_run("DiffMM", learning_rate=1e30)
 
 
+@pytest.mark.parametrize("settings", [{}, {"eval_args": {"mode": "uni50"}}])
+def test_divergence_in_the_last_step_is_caught_by_the_scores(settings):
+    """No loss sees what the last step of the last epoch did."""
+    with pytest.raises(UserError, match=r"scores of BPR are not finite, with learning_rate=1e\+30"):
+        small_run("BPR", epochs=1, train_batch_size=4096, learning_rate=1e30, **settings)
+
+
 def test_a_checkpoint_of_another_model_or_dataset_is_refused(repository):
     small_run("BPR", epochs=1)
     (bpr,) = Path("saved").glob("BPR*.pth")

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 import yaml
 
 from recbole_diffmm.data.convert.restricted import restricted_load
-from recbole_diffmm.data.features import open_matrix
+from recbole_diffmm.data.features import check_name, open_matrix
 from recbole_diffmm.data.files import copy_file, write_folder, write_interactions, write_lines
 from recbole_diffmm.errors import UserError
 
@@ -54,7 +54,8 @@ def convert(folder: str | Path, name: str, out: str | Path, overwrite: bool = Fa
         raise UserError(f"the matrices of {folder} differ in shape: {shapes}; they must come from one dataset")
     n_users, n_items = shapes["train"]
     features = {path.name[: -len("_feat.npy")]: path for path in sorted(folder.glob("*_feat.npy"))}
-    for path in features.values():
+    for modality, path in features.items():
+        check_name(modality, f" by its file {path}")
         rows = len(open_matrix(path))
         if rows != n_items:
             raise UserError(

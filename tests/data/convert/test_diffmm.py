@@ -130,7 +130,7 @@ def test_names_that_are_no_names(published: Path, tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize(
     ("name", "n_users", "n_items", "sizes", "modalities"),
     [
-        ("tiktok", 9308, 6710, [59541, 3051, 6130], ["image", "audio"]),
+        ("tiktok", 9308, 6710, [59541, 3051, 6130], ["audio", "image"]),
         ("baby", 19445, 7050, [118551, 21682, 20559], []),
     ],
 )
@@ -158,6 +158,20 @@ def test_the_published_datasets(
     assert np.array_equal(user_tokens[users].astype(int), matrix.row)
     assert np.array_equal(item_tokens[items].astype(int), matrix.col)
     assert folder.is_dir()
+
+
+def test_a_name_that_ships_has_the_modalities_of_the_folder(published: Path, tmp_path: Path) -> None:
+    """What ships for TikTok must not hide a feature file that somebody has beside the published ones."""
+    np.save(published / "text_feat.npy", np.ones((N_ITEMS, 3), "f4"))
+    convert(published, "tiktok", tmp_path / "dataset")
+    config = Config("BPR", "tiktok", config_dict={"data_path": str(tmp_path / "dataset"), "use_gpu": False})
+    assert set(config["modalities"]) == {path.name.split("_")[0] for path in published.glob("*_feat.npy")}
+    assert "text" in config["modalities"]
+
+
+def test_a_file_that_names_no_modality_is_refused(published: Path) -> None:
+    np.save(published / "odd name_feat.npy", np.ones((N_ITEMS, 3), "f4"))
+    assert "odd name_feat.npy is called 'odd name'; use a letter" in refusal(published)
 
 
 # Pickles -----------------------------------------------------------------------------------------------------------
