@@ -86,14 +86,14 @@ def test_the_readme_shows_the_records(repository):
     readme = (repository / "README.md").read_text()
     filled = runpy.run_path(str(repository / "docs" / "render_readme.py"))["filled"]
     assert filled(readme) == readme, "run python docs/render_readme.py"
-    assert readme.count("<!-- board: ") == 3
+    assert readme.count("<!-- board: ") == 4
 
 
 # Rows whose tuning takes hours and is still to come; the README names them.
-WAITING = {"baby-unimodal": {"NCL"}}
+WAITING: dict[str, set[str]] = {}
 
 
-@pytest.mark.parametrize("name", ["quick", "tiktok-all", "baby-unimodal"])
+@pytest.mark.parametrize("name", ["quick", "tiktok-all", "tiktok-paper", "baby-unimodal"])
 def test_a_board_that_ships_is_whole(name, repository):
     """Every row has all its runs, tuned with the stated budget, by committed code, and nothing failed."""
     folder = repository / "results" / name
@@ -112,11 +112,11 @@ def test_a_board_that_ships_is_whole(name, repository):
     assert spec.tuning is None or {row.label for row in board.rows if not row.tuned} <= waiting
 
 
-def test_the_records_that_ship_take_no_more_than_twelve_megabytes(repository):
+def test_the_records_that_ship_take_no_more_than_fourteen_megabytes(repository):
     files = [path for path in (repository / "results").rglob("*") if path.suffix in {".json", ".parquet"}]
     shipped = [path for path in files if "runs" not in path.relative_to(repository).parts]
     assert shipped
-    assert sum(path.stat().st_size for path in shipped) < 12e6
+    assert sum(path.stat().st_size for path in shipped) < 14e6
 
 
 def test_the_board_in_the_docs_is_a_board(repository):

@@ -226,6 +226,8 @@ def test_the_words_say_which_rows_read_which_modalities_and_how_long_they_traine
         assert "DiffMM: smell, text; the others: none" in text
         assert "BPR: at most 50 epochs, patience 9" in text
         assert "ot distinguishable from BPR in recall@20: no other row" in text
+    paper = words.run_apart(replace(board.groups[0], protocol="paper"))
+    assert "BPR: 50 epochs, all run" in paper and "patience" not in paper
 
 
 def test_the_words_name_rows_that_are_apart_and_call_the_most_the_others():

@@ -179,7 +179,7 @@ def test_trials_that_fail_count_and_are_reported(here: list[str]):
 
 
 def test_a_search_without_a_good_trial_ends_in_one_line(here: list[str]):
-    Path("space.yaml").write_text("learning_rate: [1.0e+30, 1.0e+31]\n", encoding="utf-8")
+    Path("space.yaml").write_text("learning_rate: [1.0e+29, 1.0e+30]\n", encoding="utf-8")
     for _ in range(2):  # the second call finds the budget spent, and says the same
         with pytest.raises(UserError) as error:
             found(replace(_SEARCH, trials=2))

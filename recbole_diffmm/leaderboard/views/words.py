@@ -133,8 +133,14 @@ def remarks(group: Group) -> list[str]:
 def run_apart(group: Group) -> str:
     """Return what rows train with that the others do not: epochs at most and patience; empty where all are alike."""
     configs = [(row.label, row.records[0].config) for row in group.rows]
+    all_run = group.protocol == "paper"  # which knows no early stopping
     kinds = [
-        (label, f"at most {config.get('epochs')} epochs, patience {config.get('stopping_step')}")
+        (
+            label,
+            f"{config.get('epochs')} epochs, all run"
+            if all_run
+            else f"at most {config.get('epochs')} epochs, patience {config.get('stopping_step')}",
+        )
         for label, config in configs
     ]
     return _told("Training", kinds) if len({kind for _, kind in kinds}) > 1 else ""
