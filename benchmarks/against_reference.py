@@ -60,13 +60,14 @@ def scored_with(record: dict[str, Any], graph: str) -> list[dict[str, dict[str, 
 
 
 def compare(reference: float, ours: list[float]) -> dict[str, float]:
-    """The reference's figure beside the mean and spread of ours."""
+    """The reference's figure beside the mean, spread and largest of ours."""
     mean, deviation = statistics.mean(ours), statistics.stdev(ours)
     t = (reference - mean) / (deviation * (1 + 1 / len(ours)) ** 0.5)
     return {
         "reference": round(reference, 5),
         "mean": round(mean, 5),
         "standard_deviation": round(deviation, 5),
+        "largest": round(max(ours), 5),
         "p": round(2 * float(stats.t.sf(abs(t), len(ours) - 1)), 3),
     }
 
