@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from recbole_diffmm.errors import UserError
-from recbole_diffmm.registry import nearest
+from recbole_diffmm.errors import UserError, nearest
 
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -62,6 +61,9 @@ def check_values(values: Mapping[str, Any], source: Callable[[str], str]) -> Non
     for key in ("save_dataset", "save_dataloaders"):
         if values.get(key):
             refuse(key, "false: RecBole writes pickles there, which can run code when read")
+    for key in ("dataset_save_path", "dataloaders_save_path"):
+        if values.get(key):
+            refuse(key, "left out: RecBole reads pickles there, which can run code")
     if values["metric_decimal_place"] < 6:
         refuse("metric_decimal_place", "at least 6, because RecBole rounds before early stopping")
     for key, words in (("protocol", ("recbole", "paper")), ("state", _LEVELS), ("learner", LEARNERS)):

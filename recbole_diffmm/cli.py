@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from recbole_diffmm import __version__, registry, told_of_recbole
-from recbole_diffmm.errors import RecBoleMissingError, UserError
+from recbole_diffmm import __version__, told_of_recbole
+from recbole_diffmm.errors import RecBoleMissingError, UserError, nearest
 from recbole_diffmm.quiet import quiet_libraries
 
 _SETTINGS = """
@@ -74,9 +74,7 @@ class _Parser(argparse.ArgumentParser):
         if wrong:
             name, got, known = wrong.groups()
             choices = [choice.strip(" '") for choice in known.split(",")]
-            message = (
-                f"unknown {name} {got!r}{registry.nearest(got, choices) or ' (known: ' + ', '.join(choices) + ')'}"
-            )
+            message = f"unknown {name} {got!r}{nearest(got, choices) or ' (known: ' + ', '.join(choices) + ')'}"
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
@@ -322,6 +320,8 @@ def _evaluate(given: Any, settings: list[str]) -> None:
     from recbole_diffmm.sources import parse_overrides
 
     config, model, _dataset, _train, valid, test = load(given.checkpoint, parse_overrides(settings))
+    # A trainer makes these places; nothing is written by looking.
+    config["tensorboard"], config["checkpoint_dir"] = False, str(Path(given.checkpoint).parent)
     trainer = registry.get_trainer_class(config)(config, model)
     for name, loader in (("valid", valid), ("test", test)):
         metrics = trainer.evaluate(loader, load_best_model=False, show_progress=False) or {}

@@ -191,15 +191,21 @@ def plain_checkpoints() -> tuple[bool, str]:
 
     Upstream: RecBole#2212, PR#2187
     Always acts: the checkpoints of RecBole's trainers then hold tensors and plain values only and are read with
-    `weights_only=True` on every PyTorch, and so are the pre-trained files of ConvNCF, NAIS, NeuMF and RaCT.
+    `weights_only=True` on every PyTorch, and so are the pre-trained files of ConvNCF, NAIS, NeuMF and RaCT. LDiffRec's
+    file of item embeddings is read as an array of numbers.
     """
     trainer = _module("trainer.trainer")
     trainer.torch = _Proxy(torch, load=read_checkpoint, save=write_checkpoint)
     for name in _PRETRAINED_READERS:
         _module(f"model.general_recommender.{name}").torch = _Proxy(torch, load=read_checkpoint)
+    _module("model.general_recommender.ldiffrec").np = _Proxy(np, load=_load_numbers)
     for name in ("quick_start", "quick_start.quick_start"):
         _module(name).load_data_and_model = load_data_and_model
     return True, f"PyTorch {torch.__version__}"
+
+
+def _load_numbers(path: str, **_: Any) -> Any:
+    return np.load(path, allow_pickle=False)
 
 
 def write_checkpoint(state: Mapping[str, Any], path: str | Path, **_: Any) -> None:

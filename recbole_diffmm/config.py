@@ -19,7 +19,7 @@ from recbole.config.configurator import Config as RecBoleConfig
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_diffmm import checks, registry
-from recbole_diffmm.errors import UserError
+from recbole_diffmm.errors import UserError, nearest, quoted
 from recbole_diffmm.sources import Loader, properties_dir, property_folders, read_yaml, shown
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
@@ -35,6 +35,8 @@ _UNLISTED = frozenset(
     "model dataset config_files encoding wandb_project log_wandb nproc world_size local_rank verbose "
     "benchmark_filename user_inter_num_interval item_inter_num_interval MODEL_TYPE".split()
 )
+# What else the file beside a dataset's data may say. It comes with the data: it must not choose where a run writes.
+_OF_DATA = frozenset("modalities encoding eval_args".split())
 # Where RecBole's words allow more than the type of the default.
 _ALSO: dict[str, tuple[type, ...]] = {"metrics": (str,), "topk": (int,), "gpu_id": (int,)}
 # What only a running process has; rebuilt by `from_plain`.
@@ -160,12 +162,14 @@ class Config(RecBoleConfig):
         of_model = _property_layers("model", model)
         of_dataset = [*self._layer_beside_data(dataset, ours), *_property_layers("dataset", dataset)]
         self._defaults = _default_values(model)
-        self._check_keys([*ours[1:], *of_model, *of_dataset, *self._layers])
+        given = [*ours[1:], *of_model, *of_dataset, *self._layers]
+        self._check_keys(given)
         layers = [("RecBole", _recbole_defaults()), *ours, ("RecBole", _recbole_model(model)), *of_model, *of_dataset]
         self.internal_config_dict = copy.deepcopy(_merged(layers))
         self.internal_config_dict["MODEL_TYPE"] = model_class.type
         self._origin = {key: source for source, values in [*layers, *self._layers] for key in values}
-        self._explicit_batch = any("eval_batch_size" in values for _, values in [*of_model, *of_dataset, *self._layers])
+        self._explicit_batch = any("eval_batch_size" in values for _, values in given)
+        self._asked_users = any("eval_users_per_batch" in values for _, values in given)
         extra = [key for _, values in of_dataset for key in values if key not in self.parameters["Dataset"]]
         self.parameters["Dataset"] += extra
 
@@ -181,7 +185,16 @@ class Config(RecBoleConfig):
         """What `convert` wrote about a dataset beside its files: `<data_path>/<dataset>/<dataset>.yaml`."""
         data_path = _merged([*ours, *self._layers]).get("data_path")
         path = Path(str(data_path)) / dataset / f"{dataset}.yaml"
-        return [(shown(path), read_yaml(path))] if path.is_file() else []
+        if not path.is_file():
+            return []
+        values, known = read_yaml(path), {*self.parameters["Dataset"], *_OF_DATA}
+        for key in values:
+            if key not in known:
+                raise UserError(
+                    f"{key!r} in {shown(path)} is no key that describes data, and a file beside data holds no others"
+                    f"{nearest(key, known, cutoff=0.8)}; move it to properties/dataset/{dataset}.yaml"
+                )
+        return [(shown(path), values)]
 
     def _set_default_parameters(self) -> None:
         given = self.final_config_dict["data_path"]
@@ -208,8 +221,7 @@ class Config(RecBoleConfig):
             for key, value in values.items():
                 if key not in known:
                     raise UserError(
-                        f"unknown key {key!r} in {source} for model {self.model}"
-                        f"{registry.nearest(key, known, cutoff=0.3)}"
+                        f"unknown key {key!r} in {source} for model {self.model}{nearest(key, known, cutoff=0.3)}"
                     )
                 if key == "local_rank":
                     raise UserError(f"{key} in {source}: training in several processes is not supported; leave it out")
@@ -217,36 +229,15 @@ class Config(RecBoleConfig):
                 if key in self._defaults and key not in own_fields:
                     wanted = _mistyped(key, value, self._defaults[key], strict=key not in _recbole_model(self.model))
                     if wanted:
-                        raise UserError(f"{key} in {source} must be {wanted}, got {_quoted(value)}")
+                        raise UserError(f"{key} in {source} must be {wanted}, got {quoted(value)}")
 
     def _check_values(self) -> None:
         checks.check_valid_metric(self.final_config_dict, self.source)
         self._check_dataset()
         settings = getattr(self.model_class, "config_class", None)
         if settings is not None:
-            self._check_settings(settings)
+            settings.from_config(self.final_config_dict, self.source)
         registry.require_extras(self)
-
-    def _check_settings(self, settings: Any) -> None:
-        from pydantic import ValidationError
-
-        given = {key: self.final_config_dict[key] for key in settings.model_fields if key in self.final_config_dict}
-        for key, value in given.items():
-            # In one word; pydantic would say which of several types it tried.
-            if settings.model_fields[key].annotation in {int, float} and isinstance(value, (bool, str)):
-                raise UserError(f"{key} in {self.source(key)} must be a number, got {_quoted(value)}")
-        try:
-            settings.model_validate(given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = str(first["loc"][0]) if first["loc"] else "?"
-            place = ".".join(map(str, first["loc"])) or key
-            if first["type"] == "missing":
-                raise UserError(
-                    f"{place} of {self.model} is missing; give it in properties/model/{self.model}.yaml"
-                ) from None
-            message = first["msg"].removeprefix("Value error, ")
-            raise UserError(f"{place} in {self.source(key)}: {message}, got {_quoted(first.get('input'))}") from None
 
     def source(self, key: str) -> str:
         """Where the value of `key` comes from: a file, "config_dict", "the command line" or "RecBole"."""
@@ -276,7 +267,7 @@ class Config(RecBoleConfig):
         if self.dataset in names:
             hint = "; dataset/README.md says how to get and convert it; data_path says where datasets are"
         else:
-            hint = registry.nearest(self.dataset, names) or f"; known datasets: {', '.join(names)}"
+            hint = nearest(self.dataset, names) or f"; known datasets: {', '.join(names)}"
         raise UserError(f"unknown dataset {self.dataset!r}: there is no folder {folder}{hint}")
 
     def settle(self, n_items: int) -> None:
@@ -291,8 +282,7 @@ class Config(RecBoleConfig):
         if self._explicit_batch:
             return
         n_users = int(self.final_config_dict["eval_users_per_batch"])
-        asked = any("eval_users_per_batch" in values for _, values in self._layers)
-        if self.final_config_dict["device"].type == "cuda" and not asked:
+        if self.final_config_dict["device"].type == "cuda" and not self._asked_users:
             n_users = max(n_users, min(GPU_USERS * n_users, GPU_CELLS // n_items))
         cells = n_users * n_items
         from recbole.model.abstract_recommender import GeneralRecommender
@@ -341,6 +331,7 @@ class Config(RecBoleConfig):
             "eval_users_per_batch",
             "eval_pairs_per_batch",
         }
+        self._asked_users = "eval_users_per_batch" in overrides
         checks.check_values(values, self.source)
         device = values["device"]
         try:
@@ -393,7 +384,7 @@ def _rebuilt(kind: Any, values: Mapping[str, Any]) -> Any:
     config.final_config_dict = restored
     config._layers = []
     config._origin = dict.fromkeys(restored, "the checkpoint")
-    config._explicit_batch = True  # settled when it was written
+    config._explicit_batch = config._asked_users = True  # settled when it was written
     return config
 
 
@@ -450,11 +441,6 @@ def _mistyped(key: str, value: Any, default: Any, *, strict: bool) -> str:
         if isinstance(default, kind):
             return "" if value is None or isinstance(value, kind) else word
     return ""
-
-
-def _quoted(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def describe_model(name: str) -> str:

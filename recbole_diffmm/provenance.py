@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from recbole_diffmm.errors import UserError
+from recbole_diffmm.extras import require
 from recbole_diffmm.record import plain
 
 PACKAGE = Path(__file__).resolve().parent
@@ -109,13 +109,24 @@ def describe_files(folder: str | Path, dataset: Any, config: Any) -> dict[str, s
     return {name: hash_file(path) for name, path in paths.items() if path.is_file()}
 
 
-@cache
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content as hexadecimal digits; once in a process."""
+    """Return the SHA-256 of a file's content as hexadecimal digits; read again only where it has changed."""
+    status = path.stat()
+    return _hash_content(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _hash_content(path: Path, size: int, modified: int) -> str:
+    return hash_files(path)
+
+
+def hash_files(*paths: Path) -> str:
+    """Return the SHA-256 of the contents of some files, one after the other, as hexadecimal digits."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
     return digest.hexdigest()
 
 
@@ -221,7 +232,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 @contextmanager
 def energy_meter(wanted: bool) -> Iterator[dict[str, float]]:
-    """Measure the energy of what runs inside, in the yielded dict as ``kwh`` and ``kg_co2``, by CodeCarbon.
+    """Measure the energy of what runs inside, in the yielded dict as ``kwh``, by CodeCarbon.
 
     Args:
         wanted: False measures nothing and yields an empty dict.
@@ -233,14 +244,11 @@ def energy_meter(wanted: bool) -> Iterator[dict[str, float]]:
     if not wanted:
         yield measured
         return
-    try:
-        from codecarbon import OfflineEmissionsTracker
-    except ImportError:
-        raise UserError(
-            'energy: true needs CodeCarbon, which is not installed; run: pip install "recbole-diffmm[energy]"'
-        ) from None
-    # Offline: a run tells nobody that it runs. The country only sets the grams of CO2 to a kilowatt-hour.
-    # Only this process's share: other runs may be at work on the same machine.
+    require("energy", "energy: true", "codecarbon")
+    from codecarbon import OfflineEmissionsTracker
+
+    # Offline: a run tells nobody that it runs. The country only sets the grams of CO2 to a kilowatt-hour, which are
+    # not read. Only this process's share: other runs may be at work on the same machine.
     tracker = OfflineEmissionsTracker(
         country_iso_code="USA", save_to_file=False, log_level="error", tracking_mode="process"
     )
@@ -248,6 +256,5 @@ def energy_meter(wanted: bool) -> Iterator[dict[str, float]]:
     try:
         yield measured
     finally:
-        kg_co2 = tracker.stop()
+        tracker.stop()
         measured["kwh"] = float(tracker.final_emissions_data.energy_consumed)
-        measured["kg_co2"] = float(kg_co2 or 0.0)

@@ -17,8 +17,8 @@ from recbole_diffmm.errors import UserError
 
 SCHEMA_VERSION = 3
 
-# What says where files lie, what is shown and how many users are scored at once cannot move a number: a run keeps its
-# name when these change.
+# What says where files lie, what is shown and how many cells are scored at once cannot move a number: a run keeps its
+# name when these change. (`eval_users_per_batch` cannot either; it has been a part of names from the start.)
 NOT_IN_NAME = frozenset(
     {
         "checkpoint_dir",
@@ -69,6 +69,10 @@ class Data(_Part):
     split_hash: Digest = Field(description="the same of training, validation and test one after the other")
     files: dict[str, Digest] = Field(description="SHA-256 of every file that was read, by its name")
     features: dict[str, FeatureFile] = Field(description="the modalities that the dataset offers, by name")
+
+
+# The values of `masking`, in words.
+MASKED = {"train": "training items", "train+valid": "training and validation items"}
 
 
 class TestSelected(_Part):
@@ -155,7 +159,7 @@ class Record(_Part):
         description="by phase, in all and `per_epoch` (medians); `to_best_epoch`: building the model and all until then"
     )
     peak_memory_mb: dict[str, float | None] = Field(description="MiB of the process (`host`) and of the `device`")
-    energy: dict[str, float] = Field(description="`kwh` and `kg_co2` where `energy: true` had them measured")
+    energy: dict[str, float] = Field(description="`kwh` where `energy: true` had it measured")
     device: Word = Field(description="accelerator's name, or cpu with the architecture")
     threads: int = Field(description="threads of PyTorch")
     precision: Word = Field(description="number format of large products, resolved")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recbole_diffmm.errors import UserError
+from recbole_diffmm.errors import UserError, nearest
+from recbole_diffmm.extras import require
 
 _MODEL_FOLDER = Path(__file__).parent / "model"
 # What RecBole's models import only when they need it, and the extra of this package that brings it.
@@ -61,19 +61,6 @@ def is_own(name: str) -> bool:
     return name in own_model_names()
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
-    """The end of an error's line, "; did you mean X?", empty where nothing known is near.
-
-    Args:
-        name: what was given.
-        known: what could have been meant.
-        cutoff: share of letters in common from which a candidate counts as near.
-    """
-    by_lower = {candidate.lower(): candidate for candidate in sorted(known)}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
-    return f"; did you mean {by_lower[near[0]]}?" if near else ""
-
-
 def get_model(name: str) -> type:
     """Return the class of the model called `name`, this package's or one of RecBole's general recommenders.
 
@@ -99,8 +86,8 @@ def require_extras(config: Any) -> None:
     """
     name = config["model"]
     package, extra, needed = _EXTRAS.get(name, ("", "", lambda config: False))
-    if needed(config) and importlib.util.find_spec(package) is None:
-        raise UserError(f'{name} needs {package}, which is not installed; run: pip install "recbole-diffmm[{extra}]"')
+    if needed(config):
+        require(extra, name, package)
 
 
 def is_multimodal(model_class: type) -> bool:
@@ -121,16 +108,18 @@ def get_dataset_class(config: Any) -> type:
 
 def get_trainer_class(config: Any) -> type:
     """Return this package's trainer for the configured model, or RecBole's with the same records and checkpoints."""
-    name = config["model"]
+    from recbole.utils import utils
+
+    return _trainer(config["model"], config["MODEL_TYPE"], _replaced.get("get_trainer", utils.get_trainer))
+
+
+def _trainer(name: str, model_type: Any, get_trainer: Callable[[Any, str], type]) -> type:
     module = f"recbole_diffmm.trainer.{name.lower()}"
     if importlib.util.find_spec(module) is not None:
         return getattr(importlib.import_module(module), f"{name}Trainer")
-    from recbole.utils import utils
-
     from recbole_diffmm.trainer.base import with_records
 
-    get_trainer = _replaced.get("get_trainer", utils.get_trainer)
-    return with_records(get_trainer(config["MODEL_TYPE"], name))
+    return with_records(get_trainer(model_type, name))
 
 
 def create_dataset(config: Any) -> Any:
@@ -180,7 +169,8 @@ def register() -> None:
     """Make RecBole's own `run_recbole`, `objective_function` and HyperTuning work with this package's models by name.
 
     RecBole looks names up through four functions; each is replaced, in the modules that hold it, by one that answers
-    for this package's models and passes everything else on. RecBole's models keep RecBole's `Config`.
+    for this package's models and passes everything else on, and so is the one that unpickles loaders. RecBole's models
+    keep RecBole's `Config`.
     """
     if _replaced:
         return
@@ -195,6 +185,7 @@ def register() -> None:
         get_model=utils_utils.get_model,
         get_trainer=utils_utils.get_trainer,
         create_dataset=data_utils.create_dataset,
+        load_split_dataloaders=data_utils.load_split_dataloaders,
         Config=configurator.Config,
     )
 
@@ -210,16 +201,10 @@ def register() -> None:
             raise
 
     def get_trainer_or_recbole(model_type: Any, model_name: str) -> type:
-        module = f"recbole_diffmm.trainer.{model_name.lower()}"
-        if is_own(model_name):
-            if importlib.util.find_spec(module) is not None:
-                return getattr(importlib.import_module(module), f"{model_name}Trainer")
-            from recbole.trainer import Trainer
-
-            from recbole_diffmm.trainer.base import with_records
-
-            return with_records(Trainer)
-        return _replaced["get_trainer"](model_type, model_name)
+        get_trainer = _replaced["get_trainer"]
+        return (
+            _trainer(model_name, model_type, get_trainer) if is_own(model_name) else get_trainer(model_type, model_name)
+        )
 
     def config_for(
         model: Any = None,
@@ -236,12 +221,19 @@ def register() -> None:
             _refuse_what_run_alone_does(config)
         return config
 
+    def load_split_dataloaders(config: Any) -> Any:
+        from recbole_diffmm.config import Config
+
+        # RecBole would unpickle loaders that it finds in `checkpoint_dir`, or where the configuration says.
+        return None if isinstance(config, Config) else _replaced["load_split_dataloaders"](config)
+
     for module in (utils, utils_utils, configurator, quick_start):
         module.get_model = get_model_or_recbole
     for module in (utils, utils_utils, quick_start):
         module.get_trainer = get_trainer_or_recbole
     for module in (data, data_utils, quick_start):
         module.create_dataset = create_dataset
+    data_utils.load_split_dataloaders = load_split_dataloaders
     quick_start.Config = config_for
     # recbole.config.Config stays the class: others subclass it.
     assert recbole_config.Config is _replaced["Config"]

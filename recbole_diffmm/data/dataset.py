@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from difflib import get_close_matches
 from logging import getLogger
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,10 +14,10 @@ from recbole.data.dataset import Dataset
 from recbole.utils import FeatureType
 
 from recbole_diffmm.checks import is_interval
-from recbole_diffmm.data.features import hash_files, load_modality, require_file, select_modalities
+from recbole_diffmm.data.features import load_modality, require_file, select_modalities
 from recbole_diffmm.data.modality import ModalityFeatures
-from recbole_diffmm.errors import UserError
-from recbole_diffmm.registry import nearest
+from recbole_diffmm.errors import UserError, nearest
+from recbole_diffmm.provenance import hash_files
 
 # What RecBole applies to data that it splits itself, and skips without a word where the split is already made; and the
 # value of each that filters nothing, or that it has by default.
@@ -77,7 +76,7 @@ class CheckedDataset(Dataset):
 
     def _header(self, path: Path) -> list[tuple[str, str]]:
         """Name and type of each column, as the first line has them; a column without a type has an empty one."""
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with path.open(encoding=self.config["encoding"], errors="replace") as file:
             columns = file.readline().rstrip("\r\n").split(self.config["field_separator"])
         return [(name, kind) for name, _, kind in (column.partition(":") for column in columns)]
 
@@ -198,9 +197,8 @@ class CheckedDataset(Dataset):
         # RecBole would fetch an archive from the network, or wait for a distributed group that is not there
         folder = Path(self.dataset_path)
         known = [p.name for p in folder.parent.glob("[!.]*") if p.is_dir()]
-        near = get_close_matches(self.dataset_name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else "convert it first, see dataset/README.md"
-        raise UserError(f"dataset {self.dataset_name} is not in {folder.parent}: {folder} does not exist; {hint}")
+        hint = nearest(self.dataset_name, known, cutoff=0.6) or "; convert it first, see dataset/README.md"
+        raise UserError(f"dataset {self.dataset_name} is not in {folder.parent}: {folder} does not exist{hint}")
 
     def training_interactions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The user and item ids of this split's interactions (call it on the training split).
@@ -252,10 +250,6 @@ class MultimodalDataset(CheckedDataset):
     def feature_hashes(self) -> dict[str, str]:
         """SHA-256 per modality over its feature file and id file, as hexadecimal digits."""
         return dict(self._feature_hashes)
-
-    def data_hash(self) -> str:
-        """SHA-256 of this dataset's interactions as raw ids, whatever their order; see :func:`interaction_hash`."""
-        return interaction_hash(self)
 
 
 def interaction_hash(dataset: Dataset) -> str:

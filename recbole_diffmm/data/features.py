@@ -13,11 +13,9 @@ unknown id an error.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,7 @@ import pandas as pd
 import torch
 
 from recbole_diffmm.data.modality import ModalityFeatures
-from recbole_diffmm.errors import UserError
-from recbole_diffmm.registry import nearest
+from recbole_diffmm.errors import UserError, nearest
 
 _CHUNK_ROWS = 4096  # bounds the float32 copy made while checking, whatever the size of the file
 _UNKNOWN_IDS = ("check", "allow", "refuse")
@@ -228,20 +225,10 @@ def require_file(path: Path, what: str) -> None:
         UserError: it is missing or empty.
     """
     if not path.is_file():
-        near = get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=1)
-        raise UserError(f"{what} file {path} does not exist" + (f"; did you mean {near[0]}?" if near else ""))
+        others = [p.name for p in path.parent.glob("*")]
+        raise UserError(f"{what} file {path} does not exist{nearest(path.name, others, cutoff=0.6)}")
     if path.stat().st_size == 0:
         raise UserError(f"{what} file {path} is empty; write or copy it again")
-
-
-def hash_files(*paths: Path) -> str:
-    """SHA-256 of the contents of some files, one after the other, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _check_overlap(spec: ModalitySpec, ids: np.ndarray, known: np.ndarray, n_items: int, dataset: str) -> None:

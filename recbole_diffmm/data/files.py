@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from recbole_diffmm.data.features import hash_files
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.provenance import hash_files
 
 
 class CannotWriteError(UserError):
@@ -25,7 +25,8 @@ def write_folder(target: Path, fill: Callable[[Path], None], overwrite: bool = F
     Args:
         target: The folder to make.
         fill: Writes the files into the folder it is given.
-        overwrite: Replace a target with other content; False by default.
+        overwrite: Replace files of a target with other content; False by default. Files that ``fill`` does not write,
+            such as features that were put beside the data, stay.
 
     Raises:
         UserError: the target holds other content and ``overwrite`` is False.
@@ -42,8 +43,9 @@ def write_folder(target: Path, fill: Callable[[Path], None], overwrite: bool = F
                     raise UserError(
                         f"{target} exists with other content; use --overwrite to replace it, or another --name or --out"
                     )
-                target.rename(Path(scratch) / "old")
-            if not target.exists():
+                _keep_others(target, new)
+                _replace(target, new, Path(scratch) / "old")
+            elif not target.exists():
                 _move(new, target)
     except OSError as error:
         raise CannotWriteError(f"cannot write {target}: {error.strerror or error}; choose another folder") from error
@@ -64,6 +66,22 @@ def write_lines(path: Path, lines: object) -> None:
 def copy_file(source: Path, target: Path) -> None:
     """Copy the content of a file, and nothing else about it."""
     shutil.copyfile(source, target)
+
+
+def _keep_others(target: Path, new: Path) -> None:
+    for file in target.iterdir() if target.is_dir() else ():
+        if not (new / file.name).exists():
+            (shutil.copytree if file.is_dir() else shutil.copy2)(file, new / file.name)
+
+
+def _replace(target: Path, new: Path, old: Path) -> None:
+    target.rename(old)
+    try:
+        _move(new, target)
+    except BaseException:
+        if not target.exists():
+            old.rename(target)  # or it would go with the scratch folder
+        raise
 
 
 def _move(new: Path, target: Path) -> None:

@@ -13,8 +13,8 @@ import torch
 from recbole_diffmm.config import Config
 from recbole_diffmm.data import bundled, ml_100k, toy
 from recbole_diffmm.data.dataset import MultimodalDataset
-from recbole_diffmm.data.features import hash_files
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.provenance import hash_files
 
 
 def load(name: str, data_path: Path) -> MultimodalDataset:

@@ -15,8 +15,8 @@ from recbole_diffmm.cli import main
 from recbole_diffmm.config import Config
 from recbole_diffmm.data.convert.diffmm import convert, restricted_load
 from recbole_diffmm.data.dataset import MultimodalDataset
-from recbole_diffmm.data.features import hash_files
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.provenance import hash_files
 
 N_USERS, N_ITEMS = 5, 6
 SPLITS = {
