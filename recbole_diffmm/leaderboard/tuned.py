@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from recbole_diffmm import provenance
-from recbole_diffmm.errors import UserError
+from recbole_diffmm.errors import UserError, nearest
 from recbole_diffmm.leaderboard.spec import ModelEntry, Spec, Tuning, config_files, find_file
+from recbole_diffmm.leaderboard.views.words import UNTUNED
 from recbole_diffmm.record import plain
-from recbole_diffmm.registry import nearest
 from recbole_diffmm.sources import read_yaml
 from recbole_diffmm.tuning.search import Search
 
@@ -42,7 +42,7 @@ def tuning_words(spec: Spec, rows: Collection[str] = ()) -> dict[tuple[str, str]
 
 def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
     if entry.untuned:
-        return f"not tuned: {entry.untuned}"
+        return UNTUNED + entry.untuned
     command = f"recbole-diffmm tune --board {spec.given}"
     name = spec.report_file(entry, dataset)
     row = f"{entry.name} on {dataset}"
@@ -73,7 +73,7 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
             raise UserError(
                 f"{row} was tuned with {what} {then}, the board has {now} ({name}); tune it anew: {command}"
             )
-    hashes = [provenance.hash_file(Path(file).resolve()) for file in config_files(spec, entry, dataset)]
+    hashes = [provenance.hash_file(Path(file)) for file in config_files(spec, entry, dataset)]
     if report.get("config_hashes", hashes) != hashes:
         raise UserError(f"{row} was tuned before {', '.join(files)} changed ({name}); tune it anew: {command}")
     if not objective.startswith("validation "):
@@ -86,7 +86,8 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
         raise UserError(f"{tuned} is not what {name} found; put it back, or tune again: {command}")
     took = "under a minute" if spent < 1 else f"{spent:.0f} minute{'s' if round(spent) > 1 else ''}"
     cost = f" in {took}, none begun after {tuning.minutes:g} minutes" if tuning.minutes else ""
-    return f"{len(trials)} trials{cost}, on {objective} of split {split[:12]}"
+    more = "more " if report.get("earlier") else ""
+    return f"{len(trials)} {more}trials{cost}, on {objective} of split {split[:12]}"
 
 
 def _budget(tuning: Tuning) -> str:

@@ -13,7 +13,7 @@ import yaml
 from recbole_diffmm import provenance
 from recbole_diffmm.record import plain, selection, write_json, write_text
 from recbole_diffmm.tuning.pictures import write_page
-from recbole_diffmm.tuning.search import PATIENCES, WORST, Search
+from recbole_diffmm.tuning.search import EARLIER, PATIENCES, WORST, Search
 from recbole_diffmm.tuning.space import Range
 
 
@@ -45,7 +45,9 @@ def report(
                     "stopping_step": config["stopping_step"],
                 },
                 "states": {state: states.count(state) for state in sorted(set(states))},
-                "sampler": f"{type(study.sampler).__name__}, the shipped settings first",
+                "sampler": f"{type(study.sampler).__name__}, the shipped settings first"
+                + (", then the best of an earlier search" if study.user_attrs.get(EARLIER) else ""),
+                "earlier": study.user_attrs.get(EARLIER) or None,
                 "pruner": f"the worst {WORST:.0f} % of validation curves after "
                 f"{PATIENCES * config['stopping_step']} epochs",
                 "sampler_seed": search.seed,
@@ -53,7 +55,7 @@ def report(
                 "space": {"file": source, "ranges": {name: _told(value) for name, value in space.items()}},
                 "settings": search.settings,
                 "config_files": [Path(file).name for file in search.config_files],
-                "config_hashes": [provenance.hash_file(Path(file).resolve()) for file in search.config_files],
+                "config_hashes": [provenance.hash_file(Path(file)) for file in search.config_files],
                 "best": {
                     "number": winner.number,
                     "score": winner.value,

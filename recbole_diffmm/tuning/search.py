@@ -10,6 +10,8 @@ from typing import Any
 # it says how fast a setting learns and not how far it gets (benchmarks/pruning.py).
 PATIENCES = 2
 WORST = 25.0  # per cent
+# The attribute of a study that has the best settings of an earlier search, empty without one.
+EARLIER = "earlier"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from recbole_diffmm.errors import UserError
-from recbole_diffmm.registry import nearest
+from recbole_diffmm.errors import UserError, nearest
 from recbole_diffmm.sources import Loader, property_folders, read_yaml
 
 _FORMS = "a list of values, {low: 1, high: 4}, {low: 1e-4, high: 1e-2, log: true}, or RecBole's 'loguniform -8,-4'"
@@ -69,12 +68,15 @@ class Range(BaseModel):
         return next((choice for choice in self.values if self._label(choice) == value), value)
 
     def encode(self, value: Any) -> Any:
-        """Return Optuna's parameter for a setting, None where the range does not hold it."""
+        """Return Optuna's parameter for a setting, a number's nearest end where the range ends before it.
+
+        None where a choice has no such value, or a number falls between two steps.
+        """
         if self.kind == "choice":
             return next((self._label(choice) for choice in self.values if choice == value), None)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not self.low <= value <= self.high:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
             return None
+        value = min(max(value, self.low), self.high)
         if self.step is not None and abs((value - self.low) / self.step - round((value - self.low) / self.step)) > 1e-9:
             return None
         if self.kind == "float":

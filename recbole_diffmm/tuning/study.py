@@ -89,12 +89,15 @@ def fail(study: optuna.Study, number: int, reason: str) -> None:
             study.tell(number, state=TrialState.FAIL)
 
 
-def enqueue_shipped(study: optuna.Study, space: Mapping[str, Range], config: Any) -> None:
-    """Try what the model is set to anyway first, as far as the ranges hold it."""
+def enqueue_starts(study: optuna.Study, space: Mapping[str, Range], *starts: Mapping[str, Any]) -> None:
+    """Have settings tried first, one after the other, as far as the ranges hold them; nothing once a trial is there."""
     if study.get_trials():
         return
-    shipped = {name: value.encode(config[name]) for name, value in space.items()}
-    study.enqueue_trial({name: value for name, value in shipped.items() if value is not None})
+    for start in starts:
+        values = {name: value.encode(start[name]) for name, value in space.items() if name in start}
+        if start:
+            known = {name: value for name, value in values.items() if value is not None}
+            study.enqueue_trial(known, skip_if_exists=True)
 
 
 def best(trials: Sequence[FrozenTrial], bigger: bool) -> FrozenTrial | None:

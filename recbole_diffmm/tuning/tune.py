@@ -14,12 +14,14 @@ from typing import Any
 from tqdm import tqdm
 
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.extras import require
 from recbole_diffmm.process import Job, carry_out, only_one, same_environment, slots
 from recbole_diffmm.provenance import code_hash
 from recbole_diffmm.record import run_name
 from recbole_diffmm.registry import get_model
+from recbole_diffmm.sources import read_yaml
 from recbole_diffmm.tuning.report import report, write_report, write_settings
-from recbole_diffmm.tuning.search import Search
+from recbole_diffmm.tuning.search import EARLIER, Search
 from recbole_diffmm.tuning.space import Range, load_space
 
 _WORKER = "recbole_diffmm.tuning.worker"
@@ -46,6 +48,7 @@ def tune(
 ) -> Found:
     """Search until the budget is spent, going on where an earlier call stopped, and write what was found.
 
+    The first trial is what the model is set to anyway, the second the best of an earlier search, where `out` has one.
     Every trial trains with validation alone: the objective is the best `valid_metric` of its curve, trials that are
     among the worst quarter after twice the patience are pruned, and the test split is never ranked.
 
@@ -62,10 +65,9 @@ def tune(
     """
     from recbole_diffmm.config import Config
 
-    try:
-        from recbole_diffmm.tuning import study as studies
-    except ImportError:
-        raise UserError('tune needs Optuna, which is not installed; run: pip install "recbole-diffmm[tune]"') from None
+    require("tune", "tune", "optuna", "jinja2")
+    from recbole_diffmm.tuning import study as studies
+
     if search.trials < 1:
         raise UserError(f"--trials is {search.trials}; give at least 1")
     if workers is not None and workers < 1:
@@ -82,6 +84,7 @@ def tune(
         if name in search.settings:
             raise UserError(f"{source} searches {name}, which is set to {search.settings[name]!r}; leave one out")
     bigger, patience = bool(config["valid_metric_bigger"]), int(config["stopping_step"])
+    settings_file = out / f"{search.name}.yaml"
     where = storage or str(reports / f"{search.name}.journal")
     with only_one(reports) if storage is None else nullcontext():  # a database is for several at a time
         if storage is None:  # nobody else is at work on it, and whoever was killed may have left it locked
@@ -95,7 +98,10 @@ def tune(
         _same_question(study, asked, where)
         if storage is None:  # elsewhere others may be at work on it
             studies.give_up_running(study)
-        studies.enqueue_shipped(study, space, config)
+        shipped = {name: config[name] for name in space}
+        if EARLIER not in study.user_attrs:  # what this search writes there is no start of its own
+            study.set_user_attr(EARLIER, read_yaml(settings_file) if settings_file.is_file() else {})
+        studies.enqueue_starts(study, space, shipped, study.user_attrs[EARLIER])
         n_spent = len(studies.spent(study))
         jobs = (
             Job(f"{search.name} trial {number}", _WORKER, _request(search, space, where, bigger, number, patience))
@@ -123,7 +129,7 @@ def tune(
             raise UserError(f"no trial of {search.name} ended well: {reason}; delete {where} to begin anew")
         content = report(search, space, source, config, study, trials, winner)
         files = (
-            write_settings(out / f"{search.name}.yaml", content),
+            write_settings(settings_file, content),
             *write_report(reports / search.name, content),
         )
     return Found(content["best"]["settings"], content["best"]["score"], files)

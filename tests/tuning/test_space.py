@@ -155,9 +155,9 @@ def test_a_missing_space_is_told_in_one_line():
     [
         (Range(kind="choice", values=(1, 2.5, "x", None, True)), [1, 2.5, "x", None], [3, "y", [1]]),
         (Range(kind="choice", values=([64, 32], [128], 7)), [[64, 32], [128], 7], [[64], "[64, 32]"]),
-        (Range(kind="int", low=1, high=4), [1, 4, 2.0], [0, 5, 2.5, True, None, "2"]),
-        (Range(kind="int", low=2, high=10, step=4), [2, 6, 10], [4, 14]),
-        (Range(kind="float", low=1e-4, high=1e-2, log=True), [1e-4, 1e-3, 1e-2], [1e-5, 1]),
+        (Range(kind="int", low=1, high=4), [1, 4, 2.0], [2.5, True, None, "2"]),
+        (Range(kind="int", low=2, high=10, step=4), [2, 6, 10], [4]),
+        (Range(kind="float", low=1e-4, high=1e-2, log=True), [1e-4, 1e-3, 1e-2], [None, "1e-3"]),
         (Range(kind="float", low=0, high=1, step=0.1), [0, 0.3, 0.7, 1], [0.05]),
     ],
 )
@@ -169,6 +169,12 @@ def test_settings_become_optunas_parameters_and_come_back(range_: Range, setting
         assert range_.draw("x", optuna.trial.FixedTrial({"x": parameter})) == setting
         assert Range.model_validate(range_.model_dump(mode="json")).decode(parameter) == setting
     assert [range_.encode(setting) for setting in foreign] == [None] * len(foreign)
+
+
+def test_a_number_beyond_a_range_becomes_its_nearest_end():
+    assert Range(kind="float", low=1e-8, high=1e-3, log=True).encode(0.0) == 1e-8
+    assert Range(kind="float", low=1e-8, high=1e-3, log=True).encode(1) == 1e-3
+    assert Range(kind="int", low=2, high=10, step=4).encode(14) == 10
 
 
 def test_drawn_values_lie_in_their_range():

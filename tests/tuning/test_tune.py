@@ -431,7 +431,7 @@ def test_missing_optuna_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "recbole_diffmm.tuning.study")
     monkeypatch.delattr("recbole_diffmm.tuning.study", raising=False)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UserError, match=r'Optuna, which is not installed; run: pip install "recbole-diffmm\[tune\]"'):
+    with pytest.raises(UserError, match=r'optuna, which is not installed; run: pip install "recbole-diffmm\[tune\]"'):
         found()
 
 
