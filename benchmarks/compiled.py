@@ -44,7 +44,7 @@ def main() -> None:
     init_seed(config["seed"], config["reproducibility"])
     train, _, _ = load_splits(config, registry.create_dataset(config))
     model = config.model_class(config, train._dataset).to(config["device"])
-    optimizer = torch.optim.Adam(model.parameters())
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
     batch = next(iter(train)).to(config["device"])
     # The compiler fails on the parts of a CSR matrix (PyTorch 2.13), so that sparse products stay as they are.
     for module in (propagation, diffmm):

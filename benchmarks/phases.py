@@ -10,9 +10,8 @@ import torch
 from synthetic import draw_generated
 from torch import Tensor
 
-from recbole_diffmm.diffusion import HiddenSpaceSampler, top_items
+from recbole_diffmm.diffusion import HiddenSpaceSampler
 from recbole_diffmm.model.diffmm import DiffMM
-from recbole_diffmm.precision import autocast
 
 PHASES = ("denoisers", "generation", "ranking", "evaluation")  # in the order of an epoch, whose optimisers all stay
 TOP_K = 20
@@ -42,7 +41,7 @@ def build_phases(model: DiffMM, config: dict[str, Any]) -> dict[str, Phase]:
         for name in names
     }
     fields = (model.USER_ID, model.ITEM_ID, model.NEG_ITEM_ID)
-    ranking_optimizer = torch.optim.Adam(model.recommender_parameters(), lr=config["learning_rate"])
+    ranking_optimizer = torch.optim.Adam(model.recommender_parameters(), lr=config["learning_rate"], fused=True)
 
     def prepare_denoisers() -> tuple[dict[str, Tensor], Tensor]:
         model.train()
@@ -59,13 +58,13 @@ def build_phases(model: DiffMM, config: dict[str, Any]) -> dict[str, Phase]:
 
     def prepare_generation() -> HiddenSpaceSampler | None:
         for name in names:
-            sampler = prepare_sampler(model, name)
+            sampler = model.hidden_space_sampler(name)
         draw_generated(model)
         model.graph_diagnostics()
         return sampler
 
     def generation_step(sampler: HiddenSpaceSampler | None, n: int) -> Tensor:
-        return generate(model, names[-1], sampler, nth(user_order, s.denoiser_batch_size, n))
+        return model.generate_batch(names[-1], sampler, nth(user_order, s.denoiser_batch_size, n))
 
     def prepare_ranking() -> None:
         model.train()
@@ -104,28 +103,3 @@ def build_phases(model: DiffMM, config: dict[str, Any]) -> dict[str, Phase]:
         Phase(prepare_evaluation, evaluation_step, evaluation_batches),
     )
     return dict(zip(PHASES, phases, strict=True))
-
-
-@torch.no_grad()
-def prepare_sampler(model: DiffMM, name: str) -> HiddenSpaceSampler | None:
-    """What `DiffMM.generate` does before its batches."""
-    denoiser = model.denoiser(name).eval()
-    if model.latent is not None or not HiddenSpaceSampler.applies(denoiser, model.settings.sampling_noise):
-        return None
-    with autocast(model.precision, torch.device("cpu")):
-        return HiddenSpaceSampler(denoiser, model.diffusion.schedule)
-
-
-@torch.no_grad()
-def generate(model: DiffMM, name: str, sampler: HiddenSpaceSampler | None, users: Tensor) -> Tensor:
-    """One batch of `DiffMM.generate`."""
-    s = model.settings
-    with autocast(model.precision, users.device):
-        if sampler is None:
-            start = model._generation_start(users)
-            scores = model.diffusion.p_sample_loop(model.denoiser(name), start, sampling_noise=s.sampling_noise)
-            scores = scores if model.latent is None else model.latent.decode(scores)
-        else:
-            noised = model._generation_start(users) if s.sampling_steps > 0 else None
-            scores = sampler.scores(*model.history.sparse_rows(users), noisy_rows=noised)
-        return top_items(scores, s.rebuild_k)

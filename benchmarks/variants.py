@@ -41,6 +41,11 @@ def describe(record: dict[str, Any], n_epochs: int) -> dict[str, float]:
     return figures
 
 
+def commit(record: dict[str, Any]) -> str:
+    """The commit that a record is of, which its first schema kept elsewhere."""
+    return record["code"]["commit"] if "code" in record else record["commit"]["hash"]
+
+
 def spread(values: list[float]) -> dict[str, float | None]:
     """Mean and, of several values, standard deviation."""
     deviation = round(statistics.stdev(values), 5) if len(values) > 1 else None
@@ -64,7 +69,7 @@ def main() -> None:
             "seeds": seeds,
             "epochs": n_epochs,
             "epochs_averaged": f"{AFTER_RISE} to {n_epochs - 1}",
-            "commits": sorted({groups[name][seed]["commit"]["hash"][:9] for seed in seeds}),
+            "commits": sorted({commit(groups[name][seed])[:9] for seed in seeds}),
             "figures": {key: spread([figures[key] for figures in ours]) for key in ours[0]},
             "difference_of_the_same_seeds": {
                 key: spread([a[key] - b[key] for a, b in zip(ours, base, strict=True)]) for key in ours[0]

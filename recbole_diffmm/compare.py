@@ -10,6 +10,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.record import MASKED
 
 DEFAULT_MODELS = ("DiffMM", "Pop", "BPR", "LightGCN", "EASE")
 
@@ -160,9 +161,9 @@ def _caption(records: Sequence[Mapping[str, Any]]) -> str:
     def shared(key: str) -> str:
         return " and ".join(dict.fromkeys(str(record[key]) for record in records))
 
-    masking = shared("masking").replace("train+valid", "training and validation").replace("train ", "training ")
+    masking = " or ".join(dict.fromkeys(MASKED[record["masking"]] for record in records))
     lines = (
         f"Test metrics on {shared('dataset')}, protocol {shared('protocol')}, epoch selected by {shared('selection')},",
-        f"{masking} items masked at test, seed {shared('seed')}; seconds of training with validation.",
+        f"{masking} masked at test, seed {shared('seed')}; seconds of training with validation.",
     )
     return "\n".join(lines)

@@ -161,8 +161,8 @@ def run(
             "peak_memory_mb": provenance.peak_memory_mb(config["device"]),
             "device": provenance.device_name(config["device"]),
             "threads": torch.get_num_threads(),
-            # What `precision: auto` came to; RecBole's models multiply in float32 unless enable_amp is set.
-            "precision": getattr(model_, "precision", "fp32"),
+            # What `precision: auto` came to, or what `enable_amp` makes of it for models without that setting.
+            "precision": getattr(model_, "precision", trainer.product_format),
             "versions": provenance.versions(),
             "code": provenance.code(config["model"]),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),

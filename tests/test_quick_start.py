@@ -391,7 +391,7 @@ def test_energy_is_measured_where_asked_and_its_extra_named_where_missing(monkey
 
     monkeypatch.setitem(sys.modules, "codecarbon", SimpleNamespace(OfflineEmissionsTracker=Tracker))
     measured = small_run("BPR", epochs=1, energy=True)
-    assert measured.record["energy"] == {"kwh": 0.25, "kg_co2": 0.1}
+    assert measured.record["energy"] == {"kwh": 0.25}
     assert measured.record_path == small_run("BPR", epochs=1).record_path  # it moves no number
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from recbole_diffmm.diffusion.denoiser import Denoiser
 from recbole_diffmm.diffusion.schedule import NoiseSchedule
+from recbole_diffmm.precision import operand_dtype
 
 
 def top_items(scores: Tensor, k: int) -> Tensor:
@@ -20,9 +21,10 @@ class HiddenSpaceSampler:
 
     With :math:`z_t = W_1 x_t` and :math:`h_t = \tanh(z_t + W_t e_t + b_1)`, a step of
     :meth:`GaussianDiffusion.p_sample_loop` is :math:`z_{t-1} = c1_t (W_1 W_2 h_t + W_1 b_2) + c2_t z_t`, so that it
-    costs :math:`H^2` per row where the item space costs :math:`2 I H`; the item space is entered once, at the end:
-    :math:`x = W_2 \sum_t \gamma_t h_t + (\sum_t \gamma_t) b_2 + \gamma_x x_T`. Under autocast the products, and so the
-    scores, are in its format, and items within its rounding of each other may change places.
+    costs :math:`H^2` per row where the item space costs :math:`2 I H`. The last step's posterior mean is the prediction
+    itself (:math:`c1_0 = 1, c2_0 = 0`), so that the item space is entered once: :math:`x = W_2 h_0 + b_2`. Under
+    autocast the products, and so the scores, are in its format, and items within its rounding of each other may change
+    places.
 
     Args:
         denoiser: a network for which :meth:`applies` is true.
@@ -35,7 +37,8 @@ class HiddenSpaceSampler:
         # Plain numbers, read once: reading them from the device in every batch would wait for it each time.
         self.coef1: list[float] = schedule.posterior_mean_coef1.tolist()
         self.coef2: list[float] = schedule.posterior_mean_coef2.tolist()
-        self.output_weight, self.output_bias = w2, b2
+        # In the products' format once, not in every batch.
+        self.output_weight, self.output_bias = w2.to(operand_dtype(w2)), b2
         self.input_rows = w1.t().contiguous()  # (I, H): row i is what item i adds to z
         self.input_bias = denoiser.input_layer.bias
         self.hidden_to_hidden = w1 @ w2  # (H, H)
@@ -60,24 +63,10 @@ class HiddenSpaceSampler:
             z = F.embedding_bag(item_ids, self.input_rows, offsets, mode="sum")  # (B, H)
         else:
             z = noisy_rows @ self.input_rows
-        hidden_sum = torch.zeros_like(z)
-        weight_sum, start_weight = 0.0, 1.0
-        coef1, coef2 = self.coef1, self.coef2
-        for t in reversed(range(len(coef1))):
-            h = torch.tanh(z + (self.time[t] + self.input_bias))
-            hidden_sum = coef2[t] * hidden_sum + coef1[t] * h
-            weight_sum = coef2[t] * weight_sum + coef1[t]
-            start_weight *= coef2[t]
-            if t > 0:
-                z = coef1[t] * (h @ self.hidden_to_hidden.t() + self.hidden_bias) + coef2[t] * z
-        x = torch.addmm(weight_sum * self.output_bias, hidden_sum, self.output_weight.t())  # (B, I)
-        if noisy_rows is not None:
-            return x.add_(noisy_rows, alpha=start_weight)
-        if start_weight != 0.0:
-            n_entries = item_ids.numel()
-            lengths = torch.diff(offsets, append=torch.full((1,), n_entries, device=offsets.device))
-            rows = torch.arange(offsets.numel(), device=offsets.device)
-            rows = torch.repeat_interleave(rows, lengths, output_size=n_entries)
-            weight = torch.full((), start_weight, dtype=x.dtype, device=x.device)
-            x.index_put_((rows, item_ids), weight, accumulate=True)
-        return x
+        for t in range(len(self.coef1) - 1, 0, -1):
+            h = self._hidden(z, t)
+            z = self.coef1[t] * (h @ self.hidden_to_hidden.t() + self.hidden_bias) + self.coef2[t] * z
+        return torch.addmm(self.output_bias, self._hidden(z, 0), self.output_weight.t())  # (B, I)
+
+    def _hidden(self, z: Tensor, t: int) -> Tensor:
+        return torch.tanh(z + (self.time[t] + self.input_bias))

@@ -20,24 +20,23 @@ class PerUserEvaluator(Evaluator):
     """RecBole's evaluator, which also remembers the hits of the last evaluation.
 
     The numbers it returns are RecBole's, as Python floats.
+
+    Attributes:
+        hits: ``(users, K)`` of the last evaluation and, in one column more, the users' numbers of positives.
+        items: ``(users, K)`` what was ranked first, where it was asked for.
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._hits: Tensor | None = None
+        self.hits: Tensor | None = None
         self.items: Tensor | None = None
 
     def evaluate(self, dataobject: DataStruct) -> dict[str, float]:
         """Return the mean of every metric, keyed like ``recall@20``."""
         # Only these are kept: they are (users, K + 1) and (users, K), while a struct may hold the scores of all items.
-        self._hits = dataobject.get("rec.topk") if "rec.topk" in dataobject else None
+        self.hits = dataobject.get("rec.topk") if "rec.topk" in dataobject else None
         self.items = dataobject.get("rec.items") if "rec.items" in dataobject else None
         return {name: float(value) for name, value in super().evaluate(dataobject).items()}
-
-    @property
-    def hits(self) -> Tensor | None:
-        """Hits ``(users, K)`` of the last evaluation and, in one column more, the users' numbers of positives."""
-        return self._hits
 
     def per_user(self, hits: Tensor | None = None) -> dict[str, np.ndarray]:
         """One value a user of every metric that is a mean over users and needs nothing but hits.
@@ -49,7 +48,7 @@ class PerUserEvaluator(Evaluator):
             Arrays ``(users,)`` of float64 keyed like ``recall@20``, in the order of the evaluated loader's users; none
             after another kind of evaluation than a ranking of all items.
         """
-        hits = self._hits if hits is None else hits
+        hits = self.hits if hits is None else hits
         if hits is None:
             return {}
         struct = DataStruct()

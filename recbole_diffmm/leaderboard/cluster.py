@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.extras import require
 from recbole_diffmm.leaderboard.plan import Planned
 from recbole_diffmm.leaderboard.progress import Progress
 from recbole_diffmm.leaderboard.runner import WORKER, request, settle
@@ -25,13 +26,10 @@ def connect(address: str) -> Any:
     Raises:
         UserError: Dask (the extra ``cluster``) is not installed, or nothing answers.
     """
-    try:
-        from distributed import Client
-        from distributed.comm import get_address_host_port
-    except ImportError:
-        raise UserError(
-            '--scheduler needs Dask, which is not installed; run: pip install "recbole-diffmm[cluster]"'
-        ) from None
+    require("cluster", "--scheduler", "distributed")
+    from distributed import Client
+    from distributed.comm import get_address_host_port
+
     try:
         get_address_host_port(address)  # first: a client that stumbles over it takes long to be taken down
     except (ValueError, NotImplementedError):
@@ -104,6 +102,9 @@ def _gather(future: Any, folder: Path) -> dict[str, str] | None:
     if "failed" in answer:
         return {"failed": answer["failed"], "details": answer.get("details", "")}
     files: dict[str, bytes] = answer["files"]
+    for name in files:
+        if name != Path(name).name:
+            return {"failed": f"the worker sent a file called {name!r}, which would lie outside {folder}"}
     # The record last: it says that the others are there.
     for name in sorted(files, key=lambda name: name.endswith(".json")):
         write_bytes(folder / name, files[name])

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.extras import require
 from recbole_diffmm.leaderboard import manifest, plan
 from recbole_diffmm.leaderboard.manifest import Manifest
 from recbole_diffmm.leaderboard.progress import Progress
@@ -68,6 +69,7 @@ def make(
         raise UserError("--confirm_stale trains on this machine; leave --scheduler out")
     if workers is not None and workers < 1:
         raise UserError(f"--workers is {workers}; give at least 1")
+    require("leaderboard", "a board", "pyarrow", "statsmodels", "jinja2")
     path = find_spec(given)
     spec = load_spec(path)
     check_rows(spec, rows)

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recbole_diffmm import provenance
-from recbole_diffmm.errors import UserError
+from recbole_diffmm.errors import UserError, nearest
 from recbole_diffmm.leaderboard import confirmed
 from recbole_diffmm.leaderboard.confirmed import Confirmation
 from recbole_diffmm.leaderboard.spec import Task
 from recbole_diffmm.process import same_environment
 from recbole_diffmm.record import Record, load
-from recbole_diffmm.registry import nearest
 from recbole_diffmm.sources import property_folders, read_yaml
 
 # What a run of a board never does on its own; none of these keys is in a run's name.
@@ -65,7 +64,7 @@ def fingerprint(task: Task) -> str:
     files.append(data_path(task) / task.dataset / f"{task.dataset}.yaml")
     for file in files:
         # Contents alone: the same clone elsewhere has the same names.
-        digest.update(provenance.hash_file(file.resolve()).encode() if file.is_file() else b"-")
+        digest.update(provenance.hash_file(file).encode() if file.is_file() else b"-")
     return digest.hexdigest()
 
 
@@ -90,8 +89,7 @@ def plan(
     Raises:
         UserError: A configuration is wrong, gives no such metric, or two rows come to the same run.
     """
-    for cached in (provenance.hash_file, _values):  # a notebook plans more than once, and files change in between
-        cached.cache_clear()
+    _values.cache_clear()  # a notebook plans more than once, and files change in between
     planned = []
     confirmations = confirmed.read(folder)
     rows: dict[str, Task] = {}
@@ -178,7 +176,7 @@ def changed(record: Record, data_path: Path, confirmations: Mapping[str, Confirm
 
 
 def _differs(file: Path, digest: str) -> bool:
-    return not file.is_file() or provenance.hash_file(file.resolve()) != digest
+    return not file.is_file() or provenance.hash_file(file) != digest
 
 
 def of_other_code(planned: Sequence[Planned]) -> list[Planned]:

@@ -104,12 +104,17 @@ def _summary(board: Board, folder: Path) -> html.IndexEntry:
 
 
 def _index(parent: Path) -> None:
-    """List every board below `parent` on one page."""
+    """List every board below `parent` on one page, unless a page of somebody else's is there."""
+    page = parent / "index.html"
+    if page.exists() and html.MADE_BY not in _read(page):
+        return
     entries = []
     for path in sorted(parent.glob(f"*/{SUMMARY}")):
+        if not (path.parent / manifest.FILE).is_file():
+            continue
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             entries.append(html.IndexEntry(**{**content, "datasets": tuple(content["datasets"])}))
         except (ValueError, TypeError, KeyError):
-            path.unlink()  # of another version: the board writes it anew when it is rendered next
-    write_text(parent / "index.html", html.render_index(entries))
+            continue  # of another version: the board writes it anew when it is rendered next
+    write_text(page, html.render_index(entries))

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from recbole_diffmm.errors import UserError
-from recbole_diffmm.registry import nearest
+from recbole_diffmm.errors import UserError, nearest
 from recbole_diffmm.sources import properties_dir, property_folders, read_yaml
 
 Word = Annotated[str, Field(min_length=1)]
@@ -114,6 +113,10 @@ class Spec(_Part):
         repeated = [label for label in dict.fromkeys(labels) if labels.count(label) > 1]
         if repeated:
             raise ValueError(f"models: two rows are called {repeated[0]}, give each a label of its own")
+        slugs = [entry.slug.lower() for entry in self.models]
+        alike = [entry.name for entry in self.models if slugs.count(entry.slug.lower()) > 1]
+        if alike:
+            raise ValueError(f"models: {' and '.join(alike)} would share files, give them other labels")
         if any("seed" in settings for settings in (self.settings, *(entry.settings for entry in self.models))):
             raise ValueError("settings: seed is given, and `seeds` gives it to each run; leave it out")
         if self.reference and self.reference not in labels:

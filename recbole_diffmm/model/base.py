@@ -138,7 +138,7 @@ class RowRecommender(GeneralRecommender):
         raise NotImplementedError
 
     def on_epoch_start(self) -> None:
-        """Do what an epoch begins with, such as drawing a graph; RecBole switches to training once an epoch."""
+        """Do what an epoch begins with, such as drawing a graph; the trainer calls it once an epoch."""
 
     def invalidate(self) -> None:
         """Forget the cached rows because parameters or graphs changed."""
@@ -148,8 +148,6 @@ class RowRecommender(GeneralRecommender):
         """Switch between training and evaluation; either way the cached rows are stale."""
         super().train(mode)
         self.invalidate()
-        if mode:
-            self.on_epoch_start()
         return self
 
     def triples(self, interaction: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -206,11 +204,6 @@ class MultimodalRecommender(RowRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        if not dataset.modalities:
-            raise UserError(
-                f"{type(self).__name__} needs at least one modality, but dataset {config['dataset']} gives none: "
-                "list its feature files under `modalities` in the dataset's YAML"
-            )
         self.modality_names: tuple[str, ...] = tuple(dataset.modalities)
         self._trains_features = self.trains_features()
         for name, modality in dataset.modalities.items():

@@ -33,6 +33,7 @@ from recbole_diffmm.graph import (
 )
 from recbole_diffmm.model.base import MultimodalRecommender, module_key
 from recbole_diffmm.model.losses import bpr_loss, infonce_loss, squared_norm
+from recbole_diffmm.model.parts import embedding_table
 from recbole_diffmm.model.projection import build_projection
 from recbole_diffmm.model.settings import DropRate, Layers, ModelSettings, Weight
 from recbole_diffmm.precision import Precision, autocast, resolve_precision
@@ -137,8 +138,8 @@ class DiffMM(MultimodalRecommender):
             raise UserError(f"noise_min={s.noise_min} is larger than noise_max={s.noise_max}")
         self.precision = resolve_precision(s.precision, torch.device(config["device"]))
         self.train_batch_size: int = config["train_batch_size"]
-        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, s.embedding_size)))
-        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, s.embedding_size)))
+        self.user_embedding = embedding_table(self.user_count, s.embedding_size)
+        self.item_embedding = embedding_table(self.item_count, s.embedding_size)
         self.projections = nn.ModuleDict(
             {
                 module_key(name): build_projection(kind, self.features(name).shape[1], s.embedding_size)
@@ -267,19 +268,12 @@ class DiffMM(MultimodalRecommender):
         """Return the main view: users ``(U, D)`` and items ``(I, D)``."""
         return self._main_view(self.normalized_features())
 
-    def contrastive_views(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return :math:`C_m` per modality: users ``(U, D)`` and items ``(I, D)``."""
-        return {name: self._contrastive_view(name, x) for name, x in self.normalized_features().items()}
-
     # ---- ranking
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
         """Return the terms named in :attr:`loss_names` for a batch of (user, positive, negative)."""
         s = self.settings
-        self.invalidate_rows()
-        users = interaction[self.USER_ID] - 1
-        positives = interaction[self.ITEM_ID] - 1
-        negatives = interaction[self.NEG_ITEM_ID] - 1
+        users, positives, negatives = self.triples(interaction)
         projected = self.normalized_features()
         main = self._main_view(projected)
         user_rows = main[0][users]
@@ -301,10 +295,6 @@ class DiffMM(MultimodalRecommender):
             ]
         contrast = torch.stack(terms).sum() if terms else bpr.new_zeros(())  # one modality has nothing to pair with
         return bpr, reg, s.cl_weight * contrast
-
-    def invalidate_rows(self) -> None:
-        """Forget cached rows alone: a step changes parameters, not graphs."""
-        self._cached = None
 
     # ---- diffusion
 
@@ -372,27 +362,45 @@ class DiffMM(MultimodalRecommender):
     @torch.no_grad()
     def generate(self, name: str) -> Tensor:
         """Return the items ``(U, k)`` that the reverse process of one modality ranks first for every user."""
-        with autocast(self.precision, self.train_users.device):
-            return self._generate(name)
+        sampler = self.hidden_space_sampler(name)
+        everyone = torch.arange(self.user_count, device=self.train_users.device)
+        batches = self.history.batches(everyone, self.settings.denoiser_batch_size)
+        return torch.cat([self.generate_batch(name, sampler, users, n_entries) for users, n_entries in batches])
 
-    def _generate(self, name: str) -> Tensor:
-        s = self.settings
+    @torch.no_grad()
+    def hidden_space_sampler(self, name: str) -> HiddenSpaceSampler | None:
+        """Return what runs the reverse process of one modality in hidden space, as its denoiser is now.
+
+        None where that is not the same; the reverse process then goes through the space of the rows.
+        """
         denoiser = self.denoiser(name).eval()
-        hidden = self.latent is None and HiddenSpaceSampler.applies(denoiser, s.sampling_noise)
-        sampler = HiddenSpaceSampler(denoiser, self.diffusion.schedule) if hidden else None
-        device = self.train_users.device
-        chosen = []
-        everyone = torch.arange(self.user_count, device=device)
-        for users, n_entries in self.history.batches(everyone, s.denoiser_batch_size):
+        if self.latent is not None or not HiddenSpaceSampler.applies(denoiser, self.settings.sampling_noise):
+            return None
+        with autocast(self.precision, self.train_users.device):
+            return HiddenSpaceSampler(denoiser, self.diffusion.schedule)
+
+    @torch.no_grad()
+    def generate_batch(
+        self, name: str, sampler: HiddenSpaceSampler | None, users: Tensor, n_entries: int | None = None
+    ) -> Tensor:
+        """Return :meth:`generate` for ``users (B,)``.
+
+        Args:
+            name: the modality.
+            sampler: of :meth:`hidden_space_sampler`.
+            users: ``(B,)`` from 0.
+            n_entries: how many interactions they have, where that is known.
+        """
+        s = self.settings
+        with autocast(self.precision, users.device):
             if sampler is None:
                 start = self._generation_start(users, n_entries)
-                scores = self.diffusion.p_sample_loop(denoiser, start, sampling_noise=s.sampling_noise)
+                scores = self.diffusion.p_sample_loop(self.denoiser(name), start, sampling_noise=s.sampling_noise)
                 scores = scores if self.latent is None else self.latent.decode(scores)
             else:
                 noised = self._generation_start(users, n_entries) if s.sampling_steps > 0 else None
                 scores = sampler.scores(*self.history.sparse_rows(users, n_entries), noisy_rows=noised)
-            chosen.append(top_items(scores, s.rebuild_k))
-        return torch.cat(chosen)
+            return top_items(scores, s.rebuild_k)
 
     def _generation_start(self, users: Tensor, n_entries: int | None = None) -> Tensor:
         """Rows ``(B, I)``, or latents ``(B, r)``, from which the reverse process starts."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recbole_diffmm.model.base import MultimodalRecommender
 from recbole_diffmm.model.losses import mean_bpr_loss, norm_loss
+from recbole_diffmm.model.parts import embedding_table
 from recbole_diffmm.model.settings import ModelSettings, Weight
 
 
@@ -44,8 +45,8 @@ class VBPR(MultimodalRecommender):
         super().__init__(config, dataset)
         size = self.settings.embedding_size
         # gamma_u beside theta_u
-        self.user_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.user_count, 2 * size)))
-        self.item_embedding = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.item_count, size)))
+        self.user_embedding = embedding_table(self.user_count, 2 * size)
+        self.item_embedding = embedding_table(self.item_count, size)
         feat_dim = sum(self.features(name).shape[1] for name in self.modality_names)
         self.projection = nn.Linear(feat_dim, size, bias=False)  # a bias would be the same for all items of a user
         nn.init.xavier_normal_(self.projection.weight)

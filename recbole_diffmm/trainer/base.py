@@ -118,7 +118,7 @@ class RunTrainer(Trainer):
             torch.cuda.synchronize(self.device)
 
     def watch_test(self, test_data: Any) -> None:
-        """Evaluate `test_data` after every epoch as well, and remember the epoch that is best there.
+        """Evaluate `test_data` whenever validation is looked at, and remember the epoch that is best there.
 
         Raises:
             UserError: The protocol is not ``paper``; nothing else may look at test data during training.
@@ -141,6 +141,11 @@ class RunTrainer(Trainer):
         callback_fn: Callable[[int, float], None] | None = None,
     ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole does, with one progress bar over epochs in place of one for every epoch."""
+        if self._test_data is not None and not valid_data:
+            raise UserError(
+                "protocol: paper reports the epochs that validation and test select, and eval_args.split leaves no "
+                "validation interactions; give it a share, or use protocol: recbole"
+            )
         self._started = time.perf_counter()
         self._loaders = [train_data] if valid_data is None else [train_data, valid_data]
         self.identify(train_data)

@@ -39,6 +39,13 @@ class BatchLoop(Trainer):
         # One for all epochs: cuBLAS keeps memory for every stream that it has worked in.
         self._stream: Any = None
 
+    @property
+    def product_format(self) -> str:
+        """The number format of training's large products, for models that do not say it themselves."""
+        if not self.enable_amp:
+            return "fp32"
+        return {torch.bfloat16: "bf16", torch.float16: "fp16"}[torch.get_autocast_dtype(self.device.type)]
+
     def check_in_retrospect(self, losses: list[Tensor]) -> None:
         """Look for a term that is not finite in the ``(n_terms,)`` losses of the last batches, the newest last."""
 
@@ -46,6 +53,10 @@ class BatchLoop(Trainer):
         self, train_data: Any, epoch_idx: int, loss_func: Callable[..., Any] | None = None, show_progress: bool = False
     ) -> Any:
         self.model.train()
+        # Not in `train()`, which RecBole calls for every batch where it samples negatives by their scores.
+        begin = getattr(self.model, "on_epoch_start", None)
+        if begin is not None:
+            begin()
         loss_func = loss_func or self.model.calculate_loss
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         history: list[Tensor] = []

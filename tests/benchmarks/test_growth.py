@@ -101,10 +101,10 @@ def test_steps_are_the_package_s(growth: Any, phases: Any) -> None:
         config = growth.build_config({"denoiser_hidden_sizes": [16], "denoiser_batch_size": 128, **settings})
         model = growth.build_model(SMALL, config)
         name = model.generated_names[0]
-        sampler = phases.prepare_sampler(model, name)
+        sampler = model.hidden_space_sampler(name)
         assert (sampler is None) == bool(settings)
         torch.manual_seed(0)
-        batches = [phases.generate(model, name, sampler, users) for users in torch.arange(300).split(128)]
+        batches = [model.generate_batch(name, sampler, users) for users in torch.arange(300).split(128)]
         torch.manual_seed(0)
         assert torch.equal(torch.cat(batches), model.generate(name))
         before = {key: value.clone() for key, value in model.named_parameters()}

@@ -129,14 +129,12 @@ def test_changed_code_data_or_missing_runs_are_told_in_the_row(monkeypatch):
     files = {**record()["data"], "files": {"toy.inter": digest("one")}}
     board = write_board(FOLDER, {"BPR": 0.0}, changes={"data": files})
     assert _gather().groups[0].rows[0].notes == []
-    provenance.hash_file.cache_clear()
     Path("dataset/toy/toy.inter").write_text("two")
     (note,) = _gather().groups[0].rows[0].notes
     assert note == "stale: toy.inter of toy changed since"
     monkeypatch.setattr(provenance, "code_hash", lambda model: digest("newer"))
     assert any("the code of BPR has changed" in note for note in _gather().groups[0].rows[0].notes)
     monkeypatch.setattr(provenance, "code_hash", lambda model: digest("code"))
-    provenance.hash_file.cache_clear()
     Path("dataset/toy/toy.inter").write_text("one")
     name = board.rows[0].runs[0].name
     (FOLDER / f"{name}.json").unlink()

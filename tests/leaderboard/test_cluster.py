@@ -191,7 +191,7 @@ def test_missing_dask_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     write(Path("b.yaml"), models=["Pop"], seeds=[1], settings=_SETTINGS)
     assert main(["leaderboard", "b.yaml", "--scheduler", "tcp://127.0.0.1:1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "Dask, which is not installed" in line and 'pip install "recbole-diffmm[cluster]"' in line
+    assert "distributed, which is not installed" in line and 'pip install "recbole-diffmm[cluster]"' in line
 
 
 @pytest.mark.slow

@@ -212,7 +212,7 @@ def test_lattice_trains_projections_and_modality_weights_in_the_first_batch_of_a
         key for key, _ in model.named_parameters() if key.startswith(("projections", "modal_weight", "features"))
     ]
     for _ in range(2):
-        model.train()  # as a trainer begins an epoch
+        model.train().on_epoch_start()  # as a trainer begins an epoch
         for trained in (True, False, False):
             model.zero_grad()
             model.calculate_loss(interaction(model))[0].backward()

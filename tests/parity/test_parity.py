@@ -52,7 +52,7 @@ def test_views(problem: Problem) -> None:
     users, items = model.embeddings()
     close(users, problem["user_emb"])
     close(items, problem["item_emb"])
-    views = model.contrastive_views()
+    views = {name: model._contrastive_view(name, rows) for name, rows in model.normalized_features().items()}
     for name in problem.modalities:
         close(model.project(name), problem[f"projected_{name}"])
         close(views[name][0], problem[f"cl_user_{name}"])

@@ -43,6 +43,9 @@ class IndexEntry:
     finished: str
 
 
+MADE_BY = "Made by recbole_diffmm"  # in the foot of every page
+
+
 def render(board: Board) -> str:
     """Return the page of a board.
 

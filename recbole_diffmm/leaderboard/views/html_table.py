@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_diffmm.leaderboard.board import Group, Row
+from recbole_diffmm.leaderboard.board import Cell, Group, Row
 from recbole_diffmm.leaderboard.statistics import Comparison
 from recbole_diffmm.leaderboard.views import html_words as words
 from recbole_diffmm.leaderboard.views import words as shared_words
@@ -393,23 +393,18 @@ def _selected(group: Group, metrics: Sequence[str]) -> list[SelectedLine]:
         return []
     lines = []
     for row in group.rows:
-        found = [record.metrics.test_selected for record in row.records]
-        if not found or any(entry is None for entry in found):
+        chosen = shared_words.chosen_on_test(row)
+        if not chosen:
             continue
-        chosen = [entry for entry in found if entry is not None]
-        cells = [_over_seeds([entry.metrics.get(metric.lower()) for entry in chosen]) for metric in metrics]
+        cells = [_selected_value(shared_words.over_chosen(chosen, metric)) for metric in metrics]
         epochs = ", ".join(str(entry.epoch) for entry in chosen)
         criterion = " and ".join(dict.fromkeys(entry.selected_on for entry in chosen))
         lines.append(SelectedLine(row.label, cells, epochs, criterion))
     return lines
 
 
-def _over_seeds(values: Sequence[float | None]) -> Value:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values) or not known:
+def _selected_value(cell: Cell | None) -> Value:
+    if cell is None:
         return Value(words.NONE)
-    mean = sum(known) / len(known)
-    if len(known) == 1:
-        return Value(words.metric(mean), "one seed", key=mean)
-    deviation = (sum((value - mean) ** 2 for value in known) / (len(known) - 1)) ** 0.5
-    return Value(words.metric(mean), _plus_minus(deviation), key=mean)
+    deviation = "one seed" if cell.deviation is None else _plus_minus(cell.deviation)
+    return Value(words.metric(cell.mean), deviation, key=cell.mean)

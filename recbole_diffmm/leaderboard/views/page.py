@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from recbole_diffmm.errors import UserError
+from recbole_diffmm.extras import require
 from recbole_diffmm.leaderboard.views.plotly_script import digest, pack, plotly_script
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -75,12 +75,9 @@ def _markup(text: str) -> Any:
 
 @cache
 def _environment() -> Any:
-    try:
-        import jinja2
-    except ImportError:
-        raise UserError(
-            'a page needs jinja2, which is not installed; run: pip install "recbole-diffmm[leaderboard]"'
-        ) from None
+    require("leaderboard", "a page", "jinja2")
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

@@ -61,10 +61,10 @@ def render(board: Board) -> str:
                     "protocol": group.protocol,
                     "masking": group.masking,
                     "selection": group.selection,
-                    "row": _safe(row.label),
+                    "row": row.label,
                     "model": row.model,
                     "modalities": " ".join(row.modalities),
-                    "tuned": _safe(row.tuned),
+                    "tuned": row.tuned,
                     "seeds": " ".join(map(str, row.seeds)),
                     "metric": metric,
                     "mean": cell.mean,
@@ -78,13 +78,13 @@ def render(board: Board) -> str:
                     "peak_host_mib": row.mean(lambda record: record.peak_memory_mb.get("host")),
                     "peak_device_mib": row.mean(lambda record: record.peak_memory_mb.get("device")),
                     "energy_kwh": row.mean(lambda record: record.energy.get("kwh")),
-                    "notes": _safe("; ".join(row.notes)),
+                    "notes": "; ".join(row.notes),
                 }
                 if tests is not None:
                     line |= {
-                        "best_row": _safe(tests.best),
+                        "best_row": tests.best,
                         **_comparison("vs_best", tests.against_best.get(row.label)),
-                        "reference_row": _safe(tests.reference),
+                        "reference_row": tests.reference,
                         **_comparison("vs_reference", tests.against_reference.get(row.label)),
                         "smallest_difference": tests.smallest,
                     }
@@ -101,9 +101,7 @@ def _comparison(prefix: str, found: Comparison | None) -> dict[str, Any]:
 
 def _written(value: Any) -> Any:
     """A value as it stands in a cell; numbers to digits that every processor's sums agree in."""
+    if isinstance(value, str):
+        # A spreadsheet takes a cell that begins so for a formula.
+        return f"'{value}" if value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
-
-
-def _safe(text: str) -> str:
-    # A spreadsheet takes a cell that begins so for a formula.
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text

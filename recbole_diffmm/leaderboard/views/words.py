@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from recbole_diffmm.leaderboard.board import Cell, Group, Row, over_seeds
 from recbole_diffmm.leaderboard.statistics import LEVEL, POWER
+from recbole_diffmm.record import MASKED, TestSelected
 
 TIED = "°"
+UNTUNED = "not tuned: "  # how the words of a row begin that says why it is not tuned
 
 LEGEND = (
     f"Mean ± standard deviation over seeds. Bold: best; underlined: second; {TIED}: not distinguishable from the best "
@@ -19,7 +21,7 @@ LEGEND = (
 
 def masked(group: Group) -> str:
     """Return whose items a table leaves out of its lists, in words."""
-    return {"train": "training items", "train+valid": "training and validation items"}[group.masking]
+    return MASKED[group.masking]
 
 
 def facts(group: Group) -> list[tuple[str, str]]:
@@ -61,10 +63,12 @@ def modalities(group: Group) -> str:
 
 def tuning(group: Group) -> str:
     """Return how the rows of a table were tuned, what all have in common once; empty where none says."""
-    tails = {tail for row in group.rows if (tail := row.tuned.partition(", ")[2])}
+    searched = [row for row in group.rows if not row.tuned.startswith(UNTUNED)]
+    tails = {tail for row in searched if (tail := row.tuned.partition(", ")[2])}
     if len(tails) > 1:
         return _told("Tuning", ((row.label, row.tuned) for row in group.rows))
-    budgets = {row.label: row.tuned.partition(", ")[0].partition(" in ") for row in group.rows}
+    budgets = {row.label: (row.tuned, "", "") for row in group.rows}
+    budgets |= {row.label: row.tuned.partition(", ")[0].partition(" in ") for row in searched}
     took: dict[str, list[str]] = {}
     for trials, _, minutes in budgets.values():
         took.setdefault(trials, []).append(minutes)
@@ -204,13 +208,21 @@ def test_selected(group: Group, metrics: Sequence[str]) -> list[list[str]]:
     """Return rows of label and cells of the epochs that are best on test, as ``protocol: paper`` notes them."""
     rows = []
     for row in group.rows:
-        found = [record.metrics.test_selected for record in row.records if record.metrics.test_selected]
-        if not found:
-            continue
-        means = []
-        for metric in metrics:
-            values = [chosen.metrics.get(metric.lower()) for chosen in found]
-            known = [value for value in values if value is not None]
-            means.append(number(over_seeds(known)) if known else "-")
-        rows.append([row.label, *means])
+        chosen = chosen_on_test(row)
+        if chosen:
+            cells = [over_chosen(chosen, metric) for metric in metrics]
+            rows.append([row.label, *("-" if cell is None else number(cell) for cell in cells)])
     return rows
+
+
+def chosen_on_test(row: Row) -> list[TestSelected]:
+    """Return the epochs that are best on test, one a run; none unless every run has one."""
+    found = [record.metrics.test_selected for record in row.records]
+    return [entry for entry in found if entry is not None] if all(found) else []
+
+
+def over_chosen(chosen: Sequence[TestSelected], metric: str) -> Cell | None:
+    """Return a metric over the epochs of :func:`chosen_on_test`; None unless all have it."""
+    values = [entry.metrics.get(metric.lower()) for entry in chosen]
+    known = [value for value in values if value is not None]
+    return over_seeds(known) if known and len(known) == len(values) else None
