@@ -122,6 +122,7 @@ def run(
             train_data, valid_data, show_progress=config["show_progress"], callback_fn=on_epoch
         )
         trained = time.perf_counter()
+        trainer.release()
         test_result, lists = trainer.test(test_data)
         tested = time.perf_counter()
         _log_results(trainer, valid_result, test_result)

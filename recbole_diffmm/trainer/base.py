@@ -101,6 +101,11 @@ class RunTrainer(Trainer):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what `extra_state` returned."""
 
+    def release(self) -> None:
+        """Free what training alone needs, before the best epoch's parameters are read beside those of the last."""
+        self.model.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the wall-clock seconds spent inside to this epoch's phase `name`."""

@@ -98,6 +98,12 @@ class DiffMMTrainer(RunTrainer, BatchLoop):
         states = {name: optimizer.state_dict() for name, optimizer in self.denoiser_optimizers.items()}
         return {"precision": self.model.precision, "optimizers": states}
 
+    def release(self) -> None:
+        """Free the denoisers' optimiser states too: twice their parameters."""
+        super().release()
+        for optimizer in self.denoiser_optimizers.values():
+            optimizer.state.clear()
+
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`extra_state` gave.
 

@@ -9,6 +9,7 @@ import torch
 from recbole.model.general_recommender import BPR
 from recbole.trainer import KGATTrainer, NCLTrainer, RecVAETrainer, Trainer
 from recbole.utils import init_seed
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recbole_diffmm import registry
@@ -37,6 +38,59 @@ class Readings(TorchDispatchMode):
         if name.startswith(self.WAITING) or (name == self.SIZED and (kwargs or {}).get("output_size") is None):
             self.seen.append(name)
         return func(*args, **(kwargs or {}))
+
+    def __enter__(self) -> Readings:
+        self._calls = _Calls(self.seen)
+        self._calls.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._calls.__exit__(*error)
+
+
+class _Calls(TorchFunctionMode):
+    """Adds the calls that wait for a GPU and do something else on the CPU, where the dispatcher sees none of it."""
+
+    WAITING = ("numpy", "cpu", "equal", "allclose", "bincount", "__contains__")
+
+    def __init__(self, seen: list[str]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in self.WAITING or (name in {"__getitem__", "__setitem__"} and self._has_mask(args[1])):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _has_mask(index: Any) -> bool:
+        parts = index if isinstance(index, tuple) else (index,)
+        return any(isinstance(part, torch.Tensor) and part.dtype == torch.bool for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "reading"),
+    [
+        ("__getitem__", lambda x: x[x > 0]),
+        ("__setitem__", lambda x: x.__setitem__(x > 0, 0.0)),
+        ("bincount", lambda x: x.long().bincount()),
+        ("numpy", lambda x: x.numpy()),
+        ("equal", lambda x: torch.equal(x, x)),
+        ("_local_scalar_dense", lambda x: x.sum().item()),
+        ("nonzero", lambda x: x.nonzero()),
+        ("repeat_interleave", lambda x: x.repeat_interleave(x.long())),
+    ],
+)
+def test_what_waits_for_a_device_is_seen(name: str, reading: Any) -> None:
+    with Readings() as readings:
+        reading(torch.arange(4.0))
+    assert name in readings.seen
+    with Readings() as readings:
+        torch.arange(4.0)[torch.arange(2)].sum().mul_(2)
+    assert readings.seen == []
 
 
 def build(model: str, **values: Any) -> tuple[Any, Any]:
