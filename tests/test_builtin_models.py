@@ -95,3 +95,10 @@ def test_a_missing_extra_is_named_in_one_line(
     assert code == 2
     assert output.err.count("\n") == 1
     assert f"recbole-diffmm[{extra}]" in output.err
+
+
+def test_more_clusters_than_users_are_told_in_one_line() -> None:
+    pytest.importorskip("faiss", reason="faiss-cpu comes with the extra ncl")
+    with pytest.raises(UserError, match=r"num_clusters=1000 in RecBole: .* toy has 61 of one kind; give fewer") as told:
+        run("NCL", "toy", overrides={"epochs": 1, "use_gpu": False})
+    assert "\n" not in str(told.value)

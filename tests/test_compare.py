@@ -48,6 +48,7 @@ def test_render_does_not_hide_runs_that_cannot_be_compared() -> None:
     records = [_record("A", 0.5), _record("B", 0.5, protocol="paper", masking="train", seed=8)]
     caption = " ".join(render(records).splitlines()[:2])
     assert "protocol recbole and paper" in caption
+    assert "training and validation items or training items masked at test" in caption
     assert "seed 7 and 8" in caption
 
 

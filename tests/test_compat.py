@@ -228,6 +228,30 @@ def test_stock_recbole_writes_plain_checkpoints_and_loads_them(model: str, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_loaders_that_lie_in_the_checkpoints_folder_are_not_unpickled(tmp_path: Path) -> None:
+    from recbole.quick_start import run_recbole
+
+    class Code:
+        def __reduce__(self) -> Any:
+            return os.system, ("touch ran",)
+
+    Path("saved").mkdir()
+    Path("saved/toy-for-LightGCNM-dataloader.pth").write_bytes(pickle.dumps(Code()))
+    assert run_recbole(model="LightGCNM", dataset="toy", config_dict={"data_path": str(tmp_path), **QUICK})
+    assert not Path("ran").exists()
+
+
+def test_ldiffrecs_file_of_item_embeddings_holds_numbers(tmp_path: Path) -> None:
+    from recbole.model.general_recommender import ldiffrec
+
+    np.save(tmp_path / "numbers.npy", np.arange(3.0))
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    assert ldiffrec.np.load(tmp_path / "numbers.npy", allow_pickle=True).tolist() == [0.0, 1.0, 2.0]
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        ldiffrec.np.load(tmp_path / "objects.npy", allow_pickle=True)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_pretrained_parts_are_read(tmp_path: Path) -> None:
     run("NeuMF", "toy", overrides={**QUICK, "mlp_train": False})
     run("NeuMF", "toy", overrides={**QUICK, "mf_train": False, "seed": 1})

@@ -67,6 +67,22 @@ def test_a_datasets_own_file_beside_its_data_is_read(tmp_path: Path) -> None:
     assert Config("BPR", "mine")["benchmark_filename"] == ["train", "valid", "test"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["checkpoint_dir: elsewhere", "log_wandb: true", "dataloaders_save_path: x.pth", "learning_rate: 0.1", "n_cate: 2"],
+)
+def test_a_file_beside_data_describes_data_alone(line: str, tmp_path: Path) -> None:
+    write(tmp_path / "dataset" / "mine" / "mine.yaml", f"benchmark_filename: [train, valid, test]\n{line}\n")
+    told = refused("LDiffRec", "mine")
+    assert f"{line.split(':')[0]!r} in dataset/mine/mine.yaml" in told
+    assert told.endswith("move it to properties/dataset/mine.yaml")
+
+
+@pytest.mark.parametrize("key", ["dataset_save_path", "dataloaders_save_path"])
+def test_no_pickle_is_read_by_name(key: str) -> None:
+    assert f"{key} in config_dict must be left out" in refused("BPR", "toy", config_dict={key: "x.pth"})
+
+
 def test_the_arguments_of_the_process_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["pytest", "--learning_rate=7", "--cov=x", "--epochs=1"])
     assert Config("BPR", "toy")["learning_rate"] == 0.001
@@ -381,7 +397,7 @@ def test_every_model_of_ours_is_configured(model: str) -> None:
     assert all(field.description for field in settings.model_fields.values())
 
 
-def test_a_gpu_scores_more_users_at_once_unless_a_number_is_asked_for_or_the_catalogue_is_large():
+def test_a_gpu_scores_more_users_at_once_unless_a_number_is_asked_for_or_the_catalogue_is_large(tmp_path: Path):
     def users(n_items, **asked):
         config = Config("BPR", "toy", config_dict=asked)
         config.final_config_dict["device"] = torch.device("cuda")
@@ -391,5 +407,8 @@ def test_a_gpu_scores_more_users_at_once_unless_a_number_is_asked_for_or_the_cat
     assert users(1_000) == 2048
     assert users(1_000, eval_users_per_batch=32) == 32
     assert users(1_000, eval_users_per_batch=256) == 256
+    write(tmp_path / "properties" / "overall.yaml", "eval_users_per_batch: 64\n")
+    assert users(1_000) == 64
+    (tmp_path / "properties" / "overall.yaml").unlink()
     assert users(200_000) == 2**27 // 200_000
     assert users(10_000_000) == 256

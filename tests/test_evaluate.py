@@ -86,6 +86,13 @@ def finished() -> Path:
     return Path("saved") / f"{small_run('DiffMM', epochs=1, denoiser_hidden_sizes=[8]).record_path.stem}.pth"
 
 
+def test_looking_writes_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    assert main(["evaluate", str(finished)]) == 0
+    assert "recall@20" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+
+
 def test_the_state_of_an_unfinished_run_is_no_model(capsys: pytest.CaptureFixture[str]) -> None:
     class Stop(Exception):
         pass

@@ -154,3 +154,12 @@ def test_code_that_was_not_committed_is_told(monkeypatch: pytest.MonkeyPatch, ch
         assert provenance.commit() is None  # an environment inside another repository
     finally:
         provenance.commit.cache_clear()
+
+
+def test_a_files_hash_follows_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.inter"
+    path.write_text("one")
+    before = provenance.hash_file(path)
+    assert before == provenance.hash_file(path) == provenance.hash_files(path)
+    path.write_text("two, of another length")
+    assert provenance.hash_file(path) != before

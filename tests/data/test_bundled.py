@@ -110,11 +110,28 @@ def test_an_older_recipe_is_made_again_and_a_foreign_folder_is_left_alone(tmp_pa
     assert folder is not None
     (folder / bundled.STAMP).write_text("0\n")
     (folder / "look.npy").write_bytes(b"old")
+    (folder / "poster.npy").write_bytes(b"a modality of the user's own")
     bundled.prepare("toy", tmp_path)
     assert (folder / "look.npy").stat().st_size > 3
+    assert (folder / "poster.npy").read_bytes() == b"a modality of the user's own"
     (folder / bundled.STAMP).unlink()
     with pytest.raises(UserError, match="was not made by recbole_diffmm"):
         bundled.prepare("toy", tmp_path)
+
+
+def test_a_folder_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = bundled.prepare("toy", tmp_path)
+    assert folder is not None
+    (folder / bundled.STAMP).write_text("0\n")
+
+    def broken(new: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recbole_diffmm.data.files._move", broken)
+    with pytest.raises(KeyboardInterrupt):
+        bundled.prepare("toy", tmp_path)
+    assert (folder / bundled.STAMP).read_text() == "0\n" and (folder / "toy.train.inter").is_file()
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_an_interrupted_recipe_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -281,3 +281,10 @@ def test_repeated_interactions_are_told(tmp_path: Path, caplog: pytest.LogCaptur
 
     assert warned()
     assert not warned(rm_dup_inter="first")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_the_header_is_read_in_the_files_encoding(encoding: str, folder: Path) -> None:
+    path = folder / "mini.inter"
+    path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert load(folder, **ONE, encoding=encoding).item_num == 13

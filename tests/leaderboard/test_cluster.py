@@ -228,3 +228,10 @@ def test_cores_are_shared_by_all_workers_of_a_machine():
     }
     client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": workers})
     assert cluster._shares(client) == {"tcp://a:1": 3, "tcp://a:2": 3, "tcp://b:1": 4}
+
+
+def test_a_worker_cannot_write_outside_the_boards_folder(tmp_path: Path):
+    answer = {"files": {"../../outside.json": b"{}", "a.json": b"{}"}}
+    told = cluster._gather(SimpleNamespace(exception=lambda: None, result=lambda: answer), tmp_path / "board")
+    assert told is not None and "'../../outside.json'" in told["failed"]
+    assert not list(tmp_path.rglob("*.json"))

@@ -235,3 +235,12 @@ def test_a_hidden_bar_shows_nothing(capsys: pytest.CaptureFixture[str]):
     progress.end(_run("a"), "it broke")
     progress.close()
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("package", ["pyarrow", "statsmodels", "jinja2"])
+def test_what_a_board_cannot_end_without_is_asked_for_first(package: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    write(Path("b.yaml"), models=["Pop"], seeds=[1])
+    with pytest.raises(UserError, match=rf'a board needs {package}, .* pip install "recbole-diffmm\[leaderboard\]"'):
+        make("b.yaml", progress=False)
+    assert not Path("results").exists()

@@ -45,6 +45,10 @@ def touch(*names: str) -> None:
         ({"seeds": [3, 1, 3]}, "b.yaml: seeds: 3 is listed 2 times, name each once"),
         ({"datasets": ["toy", "toy"]}, "b.yaml: datasets: toy is listed 2 times, name each once"),
         ({"models": ["BPR", {"model": "Pop", "label": "BPR"}]}, "two rows are called BPR, give each a label"),
+        (
+            {"models": [{"model": "BPR", "label": "Light GCN"}, {"model": "BPR", "label": "light-gcn"}]},
+            "b.yaml: models: Light GCN and light-gcn would share files, give them other labels",
+        ),
         ({"reference": "BRP"}, "b.yaml: reference: BRP is no row; did you mean BPR?"),
         ({"tuning": {"trials": 0}}, "b.yaml: tuning.trials: input should be greater than or equal to 1"),
         ({"tuning": {"trials": 2, "minuets": 3}}, "b.yaml: unknown key 'minuets' in tuning; did you mean minutes?"),

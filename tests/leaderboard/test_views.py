@@ -84,6 +84,10 @@ def test_test_selected_epochs_stand_in_a_table_of_their_own():
     ours, _, selected = markdown.render(board).partition("Test-selected, the paper's protocol")
     assert "0.9000" not in ours
     assert "| BPR | 0.9000 ± 0.0000 | 0.8000 ± 0.0000 |" in selected
+    first = board.groups[0].rows[0]
+    without = first.records[0].metrics.model_copy(update={"test_selected": None})
+    first.records[0] = first.records[0].model_copy(update={"metrics": without})
+    assert words.chosen_on_test(first) == [], "a mean over some seeds stands beside no mean over all"
 
 
 def test_signs_of_markup_in_names_stay_text():
@@ -148,8 +152,10 @@ def test_csv_has_a_line_a_row_and_metric_with_all_tests():
 def test_a_label_that_a_spreadsheet_would_take_for_a_formula_is_quoted():
     board = _board()
     board.groups[0].rows[0].label = "=1+1"
+    board.groups[0].rows[0].modalities = ("@look",)
     board.groups[0].tests.clear()
-    assert "'=1+1" in table_csv.render(board)
+    text = table_csv.render(replace(board, name="\t=2+2"))
+    assert all(cell in text for cell in ("'=1+1", "'@look", "'\t=2+2"))
 
 
 def test_slices_are_means_over_seeds():
@@ -213,6 +219,23 @@ def test_views_are_written_anew_only_when_something_has_changed():
     assert render(Path("results/nothing")) is None
 
 
+def test_files_that_are_not_a_boards_are_left_alone():
+    write_board(FOLDER, {"BPR": 0.0})
+    other = FOLDER.parent / "mine" / "summary.json"
+    other.parent.mkdir(parents=True)
+    other.write_text('{"name": "mine"}', encoding="utf-8")
+    page = FOLDER.parent / "index.html"
+    page.write_text("my own page", encoding="utf-8")
+    render(FOLDER)
+    assert other.is_file() and page.read_text(encoding="utf-8") == "my own page"
+    page.unlink()
+    render(FOLDER)
+    assert FOLDER.name in page.read_text(encoding="utf-8") and "mine" not in page.read_text(encoding="utf-8")
+    (FOLDER / "summary.json").write_text("{}", encoding="utf-8")
+    render(FOLDER)
+    assert FOLDER.name in page.read_text(encoding="utf-8")
+
+
 def test_the_words_say_which_rows_read_which_modalities_and_how_long_they_trained():
     write_board(FOLDER, {"DiffMM": 0.1, "BPR": 0.0}, reference="BPR")
     found = manifest.read(FOLDER)
@@ -248,6 +271,12 @@ def test_the_words_name_rows_that_are_apart_and_call_the_most_the_others():
         f"Tuning ({tail}): C: 6 trials in 55 minutes; E: not tuned: it has no settings; "
         "the others: 16 trials in under a minute to 24 minutes"
     )
+    rows[2].tuned, rows[3].tuned = "not tuned: set as in A, table 2", "not tuned: set as in B, table 1"
+    told = words.tuning(group)
+    assert "C: not tuned: set as in A, table 2; D: not tuned: set as in B, table 1; E: not tuned" in told
+    rows[2].tuned, rows[3].tuned = f"6 trials in 55 minutes, {tail}", f"16 more trials in 9 minutes, {tail}"
+    assert "; D: 16 more trials in 9 minutes;" in words.tuning(group)
+    rows[3].tuned = f"16 trials in 9 minutes, {tail}"
     rows[0].tuned = "8 trials, on another split"
     assert f"; C: 6 trials in 55 minutes, {tail}; " in words.tuning(group)
     assert words.run_apart(group) == ""

@@ -186,3 +186,26 @@ def test_the_diffusion_reads_back_as_much_whatever_the_number_of_its_batches(val
     lists = [[name for name in names if name != "_local_scalar_dense"] for names in seen]
     assert lists[0] == lists[1]
     assert lists[1].count("repeat_interleave") == 1, "the sums of all histories, once an epoch"
+
+
+def test_a_record_says_what_products_are_in() -> None:
+    assert build("BPR")[0].product_format == "fp32"
+    assert build("BPR", enable_amp=True)[0].product_format == "bf16"
+
+
+def test_what_training_alone_needs_is_freed() -> None:
+    trainer, train_data = build("DiffMM")
+    trainer.on_epoch_start(train_data, 0)
+    BatchLoop._train_epoch(trainer, train_data, 0)
+    optimizers = [trainer.optimizer, *trainer.denoiser_optimizers.values()]
+    assert all(optimizer.state for optimizer in optimizers)
+    trainer.release()
+    assert not any(optimizer.state for optimizer in optimizers)
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+def test_the_papers_protocol_wants_a_validation_split() -> None:
+    trainer, train_data = build("BPR", protocol="paper")
+    trainer.watch_test(train_data)
+    with pytest.raises(UserError, match=r"protocol: paper .* eval_args.split leaves no validation interactions"):
+        trainer.fit(train_data, None)

@@ -104,6 +104,20 @@ def test_a_search_leaves_settings_that_work_and_a_report_of_all_trials(here: lis
     assert not list(Path().rglob("*.pth")) and not list(Path().rglob("*.tmp"))  # no checkpoint, nothing half-written
 
 
+def test_a_search_begins_with_the_best_of_an_earlier_one(here: list[str]):
+    first = found(replace(_SEARCH, settings={**_SETTINGS, "epochs": 2}))
+    assert report()["earlier"] is None
+    Path(_JOURNAL).unlink()
+    ranges = "learning_rate: {low: 1e-3, high: 2e-2, log: true}\nweight_decay: {low: 1e-8, high: 1e-3, log: true}\n"
+    Path("space.yaml").write_text(ranges, encoding="utf-8")
+    second = found()
+    shipped, earlier, _ = report()["trials"]
+    assert shipped["settings"] == {"learning_rate": 0.001, "weight_decay": 1e-8}, "zero is the range's end"
+    assert earlier["settings"]["learning_rate"] == min(first.settings["learning_rate"], 2e-2)
+    assert report()["earlier"] == first.settings and report()["sampler"].endswith("then the best of an earlier search")
+    assert found().settings == second.settings and report()["earlier"] == first.settings, "not its own"
+
+
 def test_a_search_goes_on_to_its_budget_and_no_further(here: list[str]):
     found(replace(_SEARCH, trials=1))
     found()
@@ -458,6 +472,9 @@ def test_a_boards_rows_are_tuned_with_the_boards_budget(here: list[str], capsys:
         ("properties/tuned/b/wide-toy.yaml",),
         (),
     ]
+    Path("results/tuning/b/BPR-toy.journal").unlink()
+    assert main(["tune", "--board", "b.yaml", "-m", "BPR", "--workers", "1"]) == 0
+    assert tuning_words(spec)["BPR", "toy"] == f"2 more trials, on validation Recall@20 of split {split}"
     tuned = Path("properties/tuned/b/BPR-toy.yaml")
     found_there = tuned.read_text(encoding="utf-8")
     tuned.write_text("learning_rate: 0.5\n", encoding="utf-8")
