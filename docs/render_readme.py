@@ -72,7 +72,8 @@ def _region(name: str) -> str:
     if made_of is None:
         raise FileNotFoundError(folder)
     board = gather(folder, made_of, Path("nowhere"))  # as it was when it was run
-    parts = [table(group, board.metrics) for group in board.groups]
+    more = f"[board.md](results/{name}/board.md)"
+    parts = [table(group, board.metrics, more) for group in board.groups]
     if board.empty:
         parts.append("Not in this table yet: " + "; ".join(f"{label} ({why})" for label, _, why in board.empty) + ".")
     text = "\n\n".join(parts)

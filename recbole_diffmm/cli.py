@@ -17,7 +17,7 @@ from recbole_diffmm.quiet import quiet_libraries
 
 _SETTINGS = """
 Every other --key=value is a setting and wins over the files. Values are YAML: --learning_rate=1e-4, --topk=[10,20],
---use_modalities=[text]; text with brackets in quotes of its own: --user_inter_num_interval='"[10,inf)"'.
+--use_modalities="[text]"; text with brackets in quotes of its own: --user_inter_num_interval='"[10,inf)"'.
 `recbole-diffmm models NAME` lists a model's own settings, properties/overall.yaml the general ones. Among them:
   --protocol=recbole|paper   paper masks training items alone at test and looks at test in training, as published code
   --resume=true              continue a stopped run of the same settings; a finished one gives its record
@@ -28,7 +28,7 @@ _EXAMPLES = """
 examples:
   recbole-diffmm run
   recbole-diffmm run --model=LightGCN --dataset=ml-100k --learning_rate=0.005
-  recbole-diffmm run -m DiffMM -d tiktok --config_files="a.yaml b.yaml" --use_modalities=[image]
+  recbole-diffmm run -m DiffMM -d tiktok --config_files="mine.yaml more.yaml" --use_modalities="[image]"
   recbole-diffmm compare --models=DiffMM,Pop,BPR,LightGCN,EASE --dataset=ml-100k
   recbole-diffmm leaderboard quick
   recbole-diffmm tune --model=LightGCN --dataset=ml-100k --trials=20

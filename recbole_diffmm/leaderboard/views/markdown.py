@@ -18,14 +18,22 @@ def render(board: Board) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table(group: Group, metrics: Sequence[str]) -> str:
+# Facts that a short caption leaves to the page.
+_ASIDE = {"split", "modalities", "users tested", "smallest difference that shows"}
+
+
+def table(group: Group, metrics: Sequence[str], more: str = "") -> str:
     """Return one table with the words that it cannot do without.
 
     Args:
         group: The table's rows.
         metrics: Its columns, such as ``Recall@20``.
+        more: Where the other words stand, for a short form that names it; empty says all.
     """
-    facts = "; ".join(f"{name}: {_text(value)}" for name, value in words.facts(group))
+    known = words.facts(group)
+    if more:
+        known = [(name, value) for name, value in known if name not in _ASIDE]
+    facts = "; ".join(f"{name}: {_text(value)}" for name, value in known)
     header = ["", *metrics, "best epoch", "seconds to it", "peak MiB"]
     rows = [
         [
@@ -37,7 +45,7 @@ def table(group: Group, metrics: Sequence[str]) -> str:
         ]
         for row in group.rows
     ]
-    parts = [f"{facts}.", _pipe(header, rows), _legend(group)]
+    parts = [f"{facts}.", _pipe(header, rows), _legend(group, more)]
     selected = _test_selected(group, metrics)
     if selected:
         parts += [
@@ -52,10 +60,15 @@ def table(group: Group, metrics: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
-def _legend(group: Group) -> str:
+def _legend(group: Group, more: str) -> str:
     parts = [words.LEGEND]
-    parts += [f"{_text(told[:1].upper() + told[1:])}." for told in words.remarks(group)]
-    parts.append(f"Run on {_text(words.machines(group))}.")
+    if more:
+        told = words.reference(group)
+        parts += [f"{_text(told[:1].upper() + told[1:])}."] if told else []
+        parts.append(f"Modalities, tuning, where tests disagree, epochs, machines and code of the rows: {more}.")
+    else:
+        parts += [f"{_text(told[:1].upper() + told[1:])}." for told in words.remarks(group)]
+        parts.append(f"Run on {_text(words.machines(group))}.")
     notes = [f"{_text(row.label)}: {_text('; '.join(row.notes))}" for row in group.rows if row.notes]
     if notes:
         parts.append(f"¹ {'. '.join(notes)}.")
