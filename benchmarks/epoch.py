@@ -91,6 +91,9 @@ def plain_settings(config: Config) -> plain.Settings:
         "denoiser_batch_size": s.denoiser_batch_size != config["train_batch_size"],
         "normalize_input": s.normalize_input,
         "sampling_noise": s.sampling_noise,
+        "contrast_negatives": s.contrast_negatives is not None,
+        "latent_size": s.latent_size is not None,
+        "clip_grad_norm": bool(config["clip_grad_norm"]),
         "learner": config["learner"] != "adam",
         "weight_decay": config["weight_decay"] != 0,
     }

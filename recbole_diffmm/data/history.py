@@ -58,9 +58,9 @@ class History(nn.Module):
         rows = torch.arange(users.numel(), device=items.device)
         return torch.repeat_interleave(rows, length, output_size=items.numel()), items
 
-    def rows(self, users: Tensor, n_entries: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    def rows(self, users: Tensor, n_entries: int | None = None) -> Tensor:
         """Return the dense rows ``(B, I)`` of ``users (B,)``."""
         row, item = self.entries(users, n_entries)
-        dense = torch.zeros(users.numel(), self.n_items, dtype=dtype, device=item.device)
+        dense = torch.zeros(users.numel(), self.n_items, device=item.device)
         dense[row, item] = 1
         return dense

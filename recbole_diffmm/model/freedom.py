@@ -49,9 +49,9 @@ class FREEDOM(MultimodalRecommender):
     .. math::
         \mathcal L = \mathrm{BPR}(X_u, X_i + S^{L'} E_i) + w \sum_m \mathrm{BPR}(X_u, W_m f_m)
 
-    The published ``modality_weight`` is .1 for images and .9 for text. With ``feature_weight`` 0 features act through
-    the item graph alone. The features are parameters, as in the published code (``train_features: false`` leaves them
-    as given).
+    The published ``modality_weight`` is .1 for images and .9 for text (``properties/published/``). With
+    ``feature_weight`` 0 features act through the item graph alone. The features are parameters, as in the published
+    code (``train_features: false`` leaves them as given).
     """
 
     config_class = FREEDOMConfig

@@ -62,8 +62,10 @@ def in_batch_infonce(queries: Tensor, keys: Tensor, temperature: float, *, cosin
 # Entries of a block of InfoNCE: on the CPU it should stay in the cache between its passes.
 _BLOCK_ENTRIES = {"cpu": 1 << 21}
 _BLOCK_ENTRIES_ELSEWHERE = 1 << 27
-# Entries up to which the exponentials of all blocks are kept for the second pass instead of being computed again.
-_KEPT_ENTRIES = 1 << 25
+# Entries up to which the exponentials of all blocks are kept for the second pass instead of being computed again: the
+# CPU's peak is to stay low, a GPU has the room.
+_KEPT_ENTRIES = {"cpu": 1 << 25}
+_KEPT_ENTRIES_ELSEWHERE = 1 << 27
 _ROUND = 64  # numbers of queries and of keys in a block are multiples of this
 # Logits within plus and minus this are exponentiated as they are; beyond it a row's largest is taken off first.
 _SAFE_LOGIT = 60.0
@@ -83,7 +85,8 @@ class _LogSumExp(torch.autograd.Function):
         dtype = operand_dtype(queries)
         entries = _BLOCK_ENTRIES.get(queries.device.type, _BLOCK_ENTRIES_ELSEWHERE)
         size = max(_ROUND, entries // len(queries) // _ROUND * _ROUND)
-        keep = queries.shape[0] * keys.shape[0] <= _KEPT_ENTRIES
+        kept_entries = _KEPT_ENTRIES.get(queries.device.type, _KEPT_ENTRIES_ELSEWHERE)
+        keep = queries.shape[0] * keys.shape[0] <= kept_entries
         with torch.autocast(queries.device.type, enabled=False):
             scaled = (queries / temperature).to(dtype)
             blocks = [block.to(dtype) if keep else block for block in keys.split(size)]

@@ -39,7 +39,8 @@ class MGCN(MultimodalRecommender):
         side &= \tfrac{1}{M+1} \Big(c + \sum_m \sigma(G_m C) \odot (V_m - c)\Big)
 
     Final rows are :math:`C + side`; the loss is BPR, their norms, and InfoNCE of ``side`` against ``C``. The published
-    learning rate is multiplied by .96 every 50 epochs; RecBole has no such schedule, and here it stays. The features
+    learning rate is multiplied by .96 every 50 epochs; RecBole has no such schedule, and here it stays. Neighbours of
+    negative cosine have weight zero, so that no row's sum is negative. The features
     are parameters, as in the published code (``train_features: false`` leaves them as given).
     """
 

@@ -30,7 +30,8 @@ class VBPR(MultimodalRecommender):
 
     .. math:: s_{ui} = \gamma_u^T \gamma_i + \theta_u^T W [f_1; \dots; f_M] + \beta_i + \beta'^T [f_1; \dots; f_M]
 
-    The paper's one visual feature is here the concatenation of all modalities; its constant and user bias change no
+    The paper's one visual feature is here the concatenation of all modalities, projected to as many dimensions as the
+    ids' embeddings have (the paper: 20), and the biases are not in the norm loss; its constant and user bias change no
     ranking and are left out. MMRec's VBPR has no biases (``biases: false``) and features as they are
     (``normalize_features: false``); its map has a constant of its own, which is the same for all items and changes no
     ranking but for the norm loss on it.
