@@ -20,7 +20,10 @@ def require(extra: str, who: str, *packages: str) -> None:
         UserError: One is missing; the message has the command that installs it.
     """
     for package in packages:
-        found = sys.modules[package] if package in sys.modules else importlib.util.find_spec(package)
+        try:
+            found: object = importlib.util.find_spec(package)
+        except ValueError:  # imported, by something that gave it no spec
+            found = sys.modules[package]
         if found is None:
             raise UserError(
                 f'{who} needs {package}, which is not installed; run: pip install "recbole-diffmm[{extra}]"'

@@ -208,7 +208,7 @@ def test_without_matplotlib_nothing_is_measured(
     ("arguments", "told"),
     [
         (["--set", "latent_sise=8"], "--set latent_sise: DiffMM has no such setting"),
-        (["--set", "rebuild_k=0"], "rebuild_k=0"),
+        (["--set", "rebuild_k=0"], "rebuild_k in the configuration"),
         (["--set", "use_generated_graph=false"], "no denoisers"),
         (["--steps", "0"], "--steps 0: give at least 1"),
         (["--users", "--items", "--interactions"], "no axis is left"),
