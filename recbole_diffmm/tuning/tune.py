@@ -101,7 +101,8 @@ def tune(
         shipped = {name: config[name] for name in space}
         if EARLIER not in study.user_attrs:  # what this search writes there is no start of its own
             study.set_user_attr(EARLIER, read_yaml(settings_file) if settings_file.is_file() else {})
-        studies.enqueue_starts(study, space, shipped, study.user_attrs[EARLIER])
+        earlier = study.user_attrs[EARLIER]
+        studies.enqueue_starts(study, space, shipped, {**shipped, **earlier} if earlier else {})
         n_spent = len(studies.spent(study))
         jobs = (
             Job(f"{search.name} trial {number}", _WORKER, _request(search, space, where, bigger, number, patience))

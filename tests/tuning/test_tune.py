@@ -105,17 +105,19 @@ def test_a_search_leaves_settings_that_work_and_a_report_of_all_trials(here: lis
 
 
 def test_a_search_begins_with_the_best_of_an_earlier_one(here: list[str]):
-    first = found(replace(_SEARCH, settings={**_SETTINGS, "epochs": 2}))
+    found(replace(_SEARCH, trials=1))
     assert report()["earlier"] is None
     Path(_JOURNAL).unlink()
     ranges = "learning_rate: {low: 1e-3, high: 2e-2, log: true}\nweight_decay: {low: 1e-8, high: 1e-3, log: true}\n"
     Path("space.yaml").write_text(ranges, encoding="utf-8")
+    earlier = {"learning_rate": 0.5, "embedding_size": 8}
+    Path("properties/tuned/BPR-toy.yaml").write_text(yaml.safe_dump(earlier), encoding="utf-8")
     second = found()
-    shipped, earlier, _ = report()["trials"]
-    assert shipped["settings"] == {"learning_rate": 0.001, "weight_decay": 1e-8}, "zero is the range's end"
-    assert earlier["settings"]["learning_rate"] == min(first.settings["learning_rate"], 2e-2)
-    assert report()["earlier"] == first.settings and report()["sampler"].endswith("then the best of an earlier search")
-    assert found().settings == second.settings and report()["earlier"] == first.settings, "not its own"
+    first, next_, _ = (trial["settings"] for trial in report()["trials"])
+    assert first == {"learning_rate": 0.001, "weight_decay": 1e-8}, "zero is the range's end"
+    assert next_ == {"learning_rate": 0.02, "weight_decay": 1e-8}, "what it does not say is as the model is set"
+    assert report()["earlier"] == earlier and report()["sampler"].endswith("then the best of an earlier search")
+    assert found().settings == second.settings and report()["earlier"] == earlier, "not its own"
 
 
 def test_a_search_goes_on_to_its_budget_and_no_further(here: list[str]):
