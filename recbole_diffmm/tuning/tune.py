@@ -99,8 +99,10 @@ def tune(
         if storage is None:  # elsewhere others may be at work on it
             studies.give_up_running(study)
         shipped = {name: config[name] for name in space}
-        if EARLIER not in study.user_attrs:  # what this search writes there is no start of its own
-            study.set_user_attr(EARLIER, read_yaml(settings_file) if settings_file.is_file() else {})
+        if EARLIER not in study.user_attrs:
+            # What this study has written itself, when it was begun by a version without starts, is no earlier search's.
+            begun = bool(study.get_trials())
+            study.set_user_attr(EARLIER, {} if begun or not settings_file.is_file() else read_yaml(settings_file))
         earlier = study.user_attrs[EARLIER]
         studies.enqueue_starts(study, space, shipped, {**shipped, **earlier} if earlier else {})
         n_spent = len(studies.spent(study))

@@ -120,6 +120,16 @@ def test_a_search_begins_with_the_best_of_an_earlier_one(here: list[str]):
     assert found().settings == second.settings and report()["earlier"] == earlier, "not its own"
 
 
+def test_what_a_study_has_found_itself_is_no_earlier_search(here: list[str]):
+    found(replace(_SEARCH, trials=1))
+    (name,) = optuna.get_all_study_names(studies.storage(_JOURNAL))
+    journal = Path(_JOURNAL)
+    journal.write_text("".join(line for line in journal.read_text().splitlines(True) if '"earlier"' not in line))
+    assert "earlier" not in optuna.load_study(study_name=name, storage=studies.storage(_JOURNAL)).user_attrs
+    found()
+    assert report()["earlier"] is None and len(report()["trials"]) == 3
+
+
 def test_a_search_goes_on_to_its_budget_and_no_further(here: list[str]):
     found(replace(_SEARCH, trials=1))
     found()
