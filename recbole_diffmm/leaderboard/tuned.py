@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{name} is no report of recbole-diffmm tune; delete it and tune again: {command}") from None
-    if (found.trials, found.minutes) != (tuning.trials, tuning.minutes):
+    # A search that did all its trials within fewer minutes than the board grants was not cut short by them.
+    within = len(trials) >= found.trials and (found.minutes or math.inf) <= (tuning.minutes or math.inf)
+    if found.trials != tuning.trials or (found.minutes != tuning.minutes and not within):
         raise UserError(f"{row} was tuned with {_budget(found)}, the board states {_budget(tuning)} for all: {command}")
     if len(trials) < tuning.trials and (tuning.minutes is None or spent < tuning.minutes):
         raise UserError(f"{row} was tuned with {len(trials)} trials of {tuning.trials} alone ({name}): {command}")
@@ -85,9 +88,9 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
     if read_yaml(Path(tuned)) != best:
         raise UserError(f"{tuned} is not what {name} found; put it back, or tune again: {command}")
     took = "under a minute" if spent < 1 else f"{spent:.0f} minute{'s' if round(spent) > 1 else ''}"
-    cost = f" in {took}, none begun after {tuning.minutes:g} minutes" if tuning.minutes else ""
+    cap = f", none begun after {tuning.minutes:g} minutes" if tuning.minutes else ""
     more = "more " if report.get("earlier") else ""
-    return f"{len(trials)} {more}trials{cost}, on {objective} of split {split[:12]}"
+    return f"{len(trials)} {more}trials in {took}{cap}, on {objective} of split {split[:12]}"
 
 
 def _budget(tuning: Tuning) -> str:

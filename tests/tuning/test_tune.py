@@ -474,8 +474,8 @@ def test_a_boards_rows_are_tuned_with_the_boards_budget(here: list[str], capsys:
     assert len(here) == 4 and "BPR-toy: validation 0." in capsys.readouterr().out
     split = report(Path("results/tuning/b/BPR-toy.json"))["split_hash"][:12]
     assert tuning_words(spec) == {
-        ("BPR", "toy"): f"2 trials, on validation Recall@20 of split {split}",
-        ("wide", "toy"): f"2 trials, on validation Recall@20 of split {split}",
+        ("BPR", "toy"): f"2 trials in under a minute, on validation Recall@20 of split {split}",
+        ("wide", "toy"): f"2 trials in under a minute, on validation Recall@20 of split {split}",
         ("Pop", "toy"): "not tuned: it has no settings",
     }
     assert report(Path("results/tuning/b/wide-toy.json"))["settings"] == {**_SETTINGS, "embedding_size": 128}
@@ -486,7 +486,9 @@ def test_a_boards_rows_are_tuned_with_the_boards_budget(here: list[str], capsys:
     ]
     Path("results/tuning/b/BPR-toy.journal").unlink()
     assert main(["tune", "--board", "b.yaml", "-m", "BPR", "--workers", "1"]) == 0
-    assert tuning_words(spec)["BPR", "toy"] == f"2 more trials, on validation Recall@20 of split {split}"
+    assert tuning_words(spec)["BPR", "toy"] == (
+        f"2 more trials in under a minute, on validation Recall@20 of split {split}"
+    )
     tuned = Path("properties/tuned/b/BPR-toy.yaml")
     found_there = tuned.read_text(encoding="utf-8")
     tuned.write_text("learning_rate: 0.5\n", encoding="utf-8")
@@ -521,6 +523,12 @@ def test_a_boards_rows_are_tuned_with_the_boards_budget(here: list[str], capsys:
         with pytest.raises(UserError, match=rf"BPR on toy:? {words}"):
             tuning_words(spec)
     path.write_text(json.dumps({**whole, "budget": {**whole["budget"], "minutes": 1e-9}}), encoding="utf-8")
+    # Minutes that ended nothing are no other budget than more minutes, fewer are.
+    assert tuning_words(spec)["BPR", "toy"].startswith("2 more trials in ")
+    cut = {"trials": whole["trials"][:1], "budget": {**whole["budget"], "minutes": 1e-9}}
+    path.write_text(json.dumps({**whole, **cut}), encoding="utf-8")
+    with pytest.raises(UserError, match="BPR on toy was tuned with 2 trials or 1e-09 minutes, the board"):
+        tuning_words(spec)
     timed = load_spec(write(board, models=models, settings=_SETTINGS, tuning={"trials": 2, "minutes": 1e-9}))
     with pytest.raises(UserError, match="wide on toy was tuned with 2 trials, the board states 2 trials or"):
         tuning_words(timed)
