@@ -32,6 +32,16 @@ def code_hash(model: str) -> str:
     That is what a run imports of this package, the model's own files among it and other models' not, and the version
     of RecBole.
     """
+    digest = hashlib.sha256(f"recbole {_version('recbole')}\n".encode())
+    files = _files(model)
+    for name in sorted(files):
+        digest.update(f"{name}\n{_read(files[name])[1]}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _files(model: str) -> dict[str, Path]:
+    """The files of this package that the numbers of `model` come from, by the names of their modules."""
     start = ["quick_start", "on_import", "compat", "registry"]
     start += [f"{folder}.{model.lower()}" for folder in ("model", "builtin", "trainer")]
     files: dict[str, Path] = {}
@@ -43,10 +53,7 @@ def code_hash(model: str) -> str:
             continue
         files[name] = path
         queue += _read(path)[0]
-    digest = hashlib.sha256(f"recbole {_version('recbole')}\n".encode())
-    for name in sorted(files):
-        digest.update(f"{name}\n{_read(files[name])[1]}\n".encode())
-    return digest.hexdigest()
+    return files
 
 
 @cache
@@ -202,13 +209,22 @@ def _version(package: str) -> str | None:
 
 def code(model: str) -> dict[str, Any]:
     """Return what a record says of the code that made the numbers of `model`."""
-    checkout = commit() or {"hash": None, "dirty": None}
-    return {"hash": code_hash(model), "commit": checkout["hash"], "dirty": checkout["dirty"]}
+    checkout = _checkout()
+    if checkout is None:
+        return {"hash": code_hash(model), "commit": None, "dirty": None}
+    digest, changed = checkout
+    return {"hash": code_hash(model), "commit": digest, "dirty": not changed.isdisjoint(_files(model).values())}
+
+
+def commit() -> dict[str, Any] | None:
+    """Return the `hash` of the checkout that the package runs from and whether it is `dirty`; None when installed."""
+    checkout = _checkout()
+    return None if checkout is None else {"hash": checkout[0], "dirty": bool(checkout[1])}
 
 
 @lru_cache(maxsize=1)
-def commit() -> dict[str, Any] | None:
-    """Return the `hash` of the checkout that the package runs from and whether it is `dirty`; None when installed."""
+def _checkout() -> tuple[str, frozenset[Path]] | None:
+    """The commit that the package runs from, and those of its files that are not as committed there."""
     head = _git(PACKAGE.parent, "rev-parse", "HEAD", "--show-toplevel")
     if head is None:
         return None
@@ -216,8 +232,10 @@ def commit() -> dict[str, Any] | None:
     if Path(top).resolve() != PACKAGE.parent:  # an environment that lies inside some other repository
         return None
     # Code alone: what a run is set to stands in its record, and `tune` itself writes into properties/.
-    changes = _git(PACKAGE.parent, "status", "--porcelain", "--", PACKAGE.name)
-    return {"hash": digest, "dirty": bool(changes)}
+    changes = _git(
+        PACKAGE.parent, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", PACKAGE.name
+    )
+    return digest, frozenset(PACKAGE.parent / entry[3:] for entry in (changes or "").split("\0") if entry)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -227,7 +245,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.strip("\n")
 
 
 @contextmanager

@@ -126,7 +126,7 @@ class Code(_Part):
 
     hash: Digest = Field(description="of this package's modules that the run depends on, and RecBole's version")
     commit: str | None = Field(description="commit of the clone; null when installed")
-    dirty: bool | None = Field(description="whether the clone's package had uncommitted changes")
+    dirty: bool | None = Field(description="whether files that these numbers come from were changed and not committed")
 
 
 class Record(_Part):

@@ -1,9 +1,10 @@
-"""The walk-throughs of CONTRIBUTING.md do what they say."""
+"""The walk-throughs of CONTRIBUTING.md and dataset/README.md do what they say."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -37,6 +38,30 @@ def test_model(load_block) -> None:
     losses = [entry["losses"]["loss"] for entry in result.record["curve"]]
     assert losses[-1] < losses[0]
     assert result.record["model"] == "MyModel"
+
+
+def test_features_from_texts(repository: Path) -> None:
+    """The recipe of dataset/README.md gives files that a run reads."""
+    recipe = re.findall(r"```python\n(.*?)```", (repository / "dataset" / "README.md").read_text(), re.DOTALL)[0]
+    Path("dataset/mine").mkdir(parents=True)
+    pairs = [f"u{user}\tb{(user * 7 + step) % 30}" for user in range(20) for step in range(8)]
+    Path("dataset/mine/mine.inter").write_text("\n".join(["user_id:token\titem_id:token", *pairs]) + "\n")
+    titles = [f"b{item},the {('red', 'blue', 'green')[item % 3]} book {item % 5}" for item in range(29)]
+    Path("titles.csv").write_text("\n".join(["item_id,title", *titles, "b29,"]) + "\n")
+    Path("recipe.py").write_text(recipe)
+    runpy.run_path("recipe.py")
+    modalities = {"text": {"features": "text.npy"}}
+    result = run(
+        "VBPR",
+        "mine",
+        overrides={
+            **QUIET,
+            "load_col": {"inter": ["user_id", "item_id"]},
+            "modalities": modalities,
+            "data_path": "dataset",
+        },
+    )
+    assert result.record["data"]["features"]["text"]["coverage"] == pytest.approx(29 / 30)
 
 
 def test_metric(load_block) -> None:

@@ -141,19 +141,29 @@ def test_the_files_of_the_data_are_told_by_their_content(tmp_path: Path):
     assert list(whole) == ["d.inter", "d.item"]
 
 
-@pytest.mark.parametrize(("changes", "dirty"), [("", False), (" M recbole_diffmm/quick_start.py", True)])
-def test_code_that_was_not_committed_is_told(monkeypatch: pytest.MonkeyPatch, changes: str, dirty: bool):
+@pytest.mark.parametrize(
+    ("changes", "dirty", "of_bpr"),
+    [
+        ("", False, False),
+        (" M recbole_diffmm/quick_start.py\0", True, True),
+        ("?? recbole_diffmm/model/mine.py\0 M recbole_diffmm/model/vbpr.py\0", True, False),
+        ("?? recbole_diffmm/model/mine.py\0 M recbole_diffmm/config.py\0", True, True),
+    ],
+)
+def test_code_that_was_not_committed_is_told_of_what_it_moves(
+    monkeypatch: pytest.MonkeyPatch, changes: str, dirty: bool, of_bpr: bool
+):
     head = f"0123abc\n{provenance.PACKAGE.parent}"
     monkeypatch.setattr(provenance, "_git", lambda folder, command, *rest: changes if command == "status" else head)
-    provenance.commit.cache_clear()
+    provenance._checkout.cache_clear()
     try:
         assert provenance.commit() == {"hash": "0123abc", "dirty": dirty}
-        assert provenance.code("BPR")["dirty"] is dirty
+        assert provenance.code("BPR")["dirty"] is of_bpr
         monkeypatch.setattr(provenance, "_git", lambda *_: "0123abc\n/somewhere/else")
-        provenance.commit.cache_clear()
+        provenance._checkout.cache_clear()
         assert provenance.commit() is None  # an environment inside another repository
     finally:
-        provenance.commit.cache_clear()
+        provenance._checkout.cache_clear()
 
 
 def test_a_files_hash_follows_the_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from tabulate import tabulate
@@ -11,6 +12,7 @@ from tabulate import tabulate
 from recbole_diffmm.record import Record, load
 
 _ABSENT = "(not there)"
+_WIDTH = 50  # of a value, in characters
 
 
 def describe(first: Path, second: Path) -> str:
@@ -29,7 +31,9 @@ def describe(first: Path, second: Path) -> str:
         )
     changes = list(_changes(a, b))
     if changes:
-        parts.append(tabulate(changes, headers=["what", "a", "b"], maxcolwidths=[None, 50, 50], disable_numparse=True))
+        # Not by `maxcolwidths`, which reads cells as the values that they spell: "False" became True.
+        rows = [[name, fill(a, _WIDTH), fill(b, _WIDTH)] for name, a, b in changes]
+        parts.append(tabulate(rows, headers=["what", "a", "b"], disable_numparse=True))
     else:
         parts.append("The runs have the same configuration, data, code, versions and device.")
     parts.append(_metrics(a, b))

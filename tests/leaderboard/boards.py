@@ -36,7 +36,14 @@ def record(name: str = "BPR-toy-s1-00000000", **changes: Any) -> dict[str, Any]:
         "masking": "train+valid",
         "selection": "validation Recall@20",
         "seed": int(seed[1:]),
-        "config": {"learning_rate": 0.001, "seed": int(seed[1:]), "topk": [10, 20]},
+        "config": {
+            "learning_rate": 0.001,
+            "epochs": 5,
+            "stopping_step": 2,
+            "shuffle": True,
+            "seed": int(seed[1:]),
+            "topk": [10, 20],
+        },
         "data": {
             "n_users": 60,
             "n_items": 80,

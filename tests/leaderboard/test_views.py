@@ -168,7 +168,7 @@ def test_slices_are_means_over_seeds():
 
 def test_two_runs_are_told_apart(capsys):
     a = write_run(FOLDER, "BPR-toy-s1-00000001")
-    config = {**record()["config"], "learning_rate": 0.01, "n_layers": 2}
+    config = {**record()["config"], "learning_rate": 0.01, "n_layers": 2, "shuffle": False}
     metrics = {"valid": {"recall@20": 0.3}, "test": {"recall@20": 0.35}, "test_selected": None}
     versions = {"python": "3.11.7", "torch": "2.14.0"}
     data = {**record()["data"], "files": {"toy.inter": digest("new")}}
@@ -178,6 +178,7 @@ def test_two_runs_are_told_apart(capsys):
     text = capsys.readouterr().out
     assert re.search(r"config: learning_rate +0\.001 +0\.01", text)
     assert re.search(r"config: n_layers +\(not there\) +2", text)
+    assert re.search(r"config: shuffle +True +False\n", text)
     assert re.search(r"threads +1 +4", text)
     assert re.search(r"versions: torch +2\.13\.0 +2\.14\.0", text)
     assert re.search(rf"data: file toy\.inter +\(not there\) +{digest('new')[:20]}", text)
@@ -249,8 +250,36 @@ def test_the_words_say_which_rows_read_which_modalities_and_how_long_they_traine
         assert "DiffMM: smell, text; the others: none" in text
         assert "BPR: at most 50 epochs, patience 9" in text
         assert "ot distinguishable from BPR in recall@20: no other row" in text
-    paper = words.run_apart(replace(board.groups[0], protocol="paper"))
+    paper = words.training(replace(board.groups[0], protocol="paper"))
     assert "BPR: 50 epochs, all run" in paper and "patience" not in paper
+
+
+def test_the_words_say_how_long_all_rows_trained_and_which_were_cut_short():
+    write_board(FOLDER, {"DiffMM": 0.1, "BPR": 0.0})
+    found = manifest.read(FOLDER)
+    assert found is not None
+    group = gather(FOLDER, found).groups[0]
+    assert re.fullmatch(r"Training: at most \d+ epochs, patience \d+", words.training(group))
+    first = group.rows[1].records[0]
+    last = first.model_copy(update={"best_epoch": first.config["epochs"] - 1})
+    group.rows[1].records[0] = last
+    label, n_runs = group.rows[1].label, len(group.rows[1].records)
+    assert words.training(group).endswith(f"; best in the last epoch allowed: {label} (1 of {n_runs} runs)")
+    once = {"config": {**last.config, "epochs": 1}, "best_epoch": 0}
+    group.rows[1].records[0] = last.model_copy(update=once)
+    assert "last epoch" not in words.training(group), "a model that is fitted once has no other epoch"
+
+
+def test_a_note_stands_once_with_all_its_rows():
+    write_board(FOLDER, {"DiffMM": 0.1, "BPR": 0.0})
+    found = manifest.read(FOLDER)
+    assert found is not None
+    board = gather(FOLDER, found)
+    for row in board.groups[0].rows:
+        row.notes = ["made by code that was not committed"]
+    for text in (markdown.render(board), latex.render(board), terminal.render(board)):
+        assert text.count("made by code that was not committed") == 1
+        assert "DiffMM, BPR: made by" in text
 
 
 def test_the_words_name_rows_that_are_apart_and_call_the_most_the_others():
@@ -279,7 +308,6 @@ def test_the_words_name_rows_that_are_apart_and_call_the_most_the_others():
     rows[3].tuned = f"16 trials in 9 minutes, {tail}"
     rows[0].tuned = "8 trials, on another split"
     assert f"; C: 6 trials in 55 minutes, {tail}; " in words.tuning(group)
-    assert words.run_apart(group) == ""
     group = replace(group, rows=[replace(group.rows[0], tuned="8 trials in 9 minutes, on a split")])
     assert words.tuning(group) == "Tuning (on a split): A: 8 trials in 9 minutes"
     group.rows[0].tuned = ""

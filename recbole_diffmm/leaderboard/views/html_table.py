@@ -166,7 +166,7 @@ def table(group: Group, metrics: tuple[str, ...], number: int, alone: bool) -> T
         metrics=metrics,
         before=_BEFORE,
         legend=_legend(group),
-        notes=[(row.label, note) for row in group.rows for note in row.notes],
+        notes=shared_words.notes(group),
     )
 
 

@@ -72,7 +72,8 @@ def _table(board: Board, group: Group) -> str:
     lines += [r"\bottomrule", r"\end{tabular}"]
     told = [escape(note[:1].upper() + note[1:]) for note in words.remarks(group)]
     told += [escape(f"{label} has no run: {why}") for label, name, why in board.empty if name == group.dataset]
-    told += [f"$^{{1}}$ {escape(row.label)}: {escape('; '.join(row.notes))}" for row in group.rows if row.notes]
+    notes = "; ".join(f"{escape(labels)}: {escape(note)}" for labels, note in words.notes(group))
+    told += [f"$^{{1}}$ {notes}"] if notes else []
     if told:
         lines.append(rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {'. '.join(told)}.}}")
     lines.append(r"\end{table}")

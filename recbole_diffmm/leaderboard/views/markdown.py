@@ -69,7 +69,7 @@ def _legend(group: Group, more: str) -> str:
     else:
         parts += [f"{_text(told[:1].upper() + told[1:])}." for told in words.remarks(group)]
         parts.append(f"Run on {_text(words.machines(group))}.")
-    notes = [f"{_text(row.label)}: {_text('; '.join(row.notes))}" for row in group.rows if row.notes]
+    notes = [f"{_text(labels)}: {_text(note)}" for labels, note in words.notes(group)]
     if notes:
         parts.append(f"¹ {'. '.join(notes)}.")
     return " ".join(parts)

@@ -34,7 +34,7 @@ def _table(group: Group, metrics: tuple[str, ...]) -> str:
         for row in group.rows
     ]
     header = ["row", *metrics, "best epoch", "seconds to it", "peak MiB"]
-    notes = [f"{row.label}: {'; '.join(row.notes)}" for row in group.rows if row.notes]
+    notes = [f"{labels}: {note}" for labels, note in words.notes(group)]
     table = tabulate(rows, headers=header, disable_numparse=True)
     return "\n".join([f"{facts}.", table, *notes])
 

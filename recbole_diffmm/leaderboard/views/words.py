@@ -131,13 +131,14 @@ def reference(group: Group) -> str:
 
 def remarks(group: Group) -> list[str]:
     """Return what stands below a table besides its legend: tuning, where tests disagree, the reference, epochs."""
-    return [told for told in (tuning(group), disagreement(group), reference(group), run_apart(group)) if told]
+    return [told for told in (tuning(group), disagreement(group), reference(group), training(group)) if told]
 
 
-def run_apart(group: Group) -> str:
-    """Return what rows train with that the others do not: epochs at most and patience; empty where all are alike."""
+def training(group: Group) -> str:
+    """Return how long the rows of a table trained at most, and which of their runs were still getting better then."""
     configs = [(row.label, row.records[0].config) for row in group.rows]
-    all_run = group.protocol == "paper"  # which knows no early stopping
+    # The paper's protocol knows no early stopping, nor does a run without validation.
+    all_run = group.protocol == "paper" or not group.selection.startswith("validation ")
     kinds = [
         (
             label,
@@ -147,7 +148,27 @@ def run_apart(group: Group) -> str:
         )
         for label, config in configs
     ]
-    return _told("Training", kinds) if len({kind for _, kind in kinds}) > 1 else ""
+    alike = {kind for _, kind in kinds}
+    told = f"Training: {alike.pop()}" if len(alike) == 1 else _told("Training", kinds)
+    cut = [] if all_run else [(row.label, n, len(row.records)) for row in group.rows if (n := _cut_short(row))]
+    if cut:
+        told += f"; best in the last epoch allowed: {', '.join(f'{label} ({n} of {of} runs)' for label, n, of in cut)}"
+    return told
+
+
+def _cut_short(row: Row) -> int:
+    """How many runs of a row were at their best in the last of several epochs that they were allowed."""
+    allowed = [(record.best_epoch, record.config.get("epochs") or 0) for record in row.records]
+    return sum(most > 1 and best == most - 1 for best, most in allowed)
+
+
+def notes(group: Group) -> list[tuple[str, str]]:
+    """Return what a reader must know of rows: their labels, and what holds for all of them."""
+    labels: dict[str, list[str]] = {}
+    for row in group.rows:
+        for note in row.notes:
+            labels.setdefault(note, []).append(row.label)
+    return [(", ".join(of), note) for note, of in labels.items()]
 
 
 def number(cell: Cell) -> str:
