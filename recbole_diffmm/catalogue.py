@@ -99,7 +99,10 @@ def _tuned() -> dict[str, list[str]]:
     for folder in property_folders():
         for path in sorted((folder / "tuned").rglob("*.yaml")):
             # The file is named like the row, which may have a label; its first line names the model.
-            head = _HEAD.match(path.read_text(encoding="utf-8"))
+            try:
+                head = _HEAD.match(path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError):  # no file of `tune`
+                continue
             if head is None:
                 continue
             board = "" if path.parent.name == "tuned" else f"{path.parent.name}/"

@@ -64,8 +64,10 @@ def check_values(values: Mapping[str, Any], source: Callable[[str], str]) -> Non
     for key in ("dataset_save_path", "dataloaders_save_path"):
         if values.get(key):
             refuse(key, "left out: RecBole reads pickles there, which can run code")
-    if values["metric_decimal_place"] < 6:
-        refuse("metric_decimal_place", "at least 6, because RecBole rounds before early stopping")
+    if not 6 <= values["metric_decimal_place"] <= 15:
+        refuse("metric_decimal_place", "from 6, because RecBole rounds before early stopping, to 15")
+    if values.get("loss_decimal_place") is not None and not 0 <= values["loss_decimal_place"] <= 15:
+        refuse("loss_decimal_place", "from 0 to 15")
     for key, words in (("protocol", ("recbole", "paper")), ("state", _LEVELS), ("learner", LEARNERS)):
         value = values.get(key)
         if key == "state" and value is None:
@@ -74,8 +76,8 @@ def check_values(values: Mapping[str, Any], source: Callable[[str], str]) -> Non
             near = nearest(str(value), words)
             raise UserError(f"{key} in {source(key)} must be {_either(words)}, got {value!r}{near}")
     for key in ("eval_users_per_batch", "eval_pairs_per_batch", "eval_batch_size", "train_batch_size"):
-        if not _whole(values.get(key)) or values[key] < 1:
-            refuse(key, "a whole number of at least 1")
+        if not _whole(values.get(key)) or not 1 <= values[key] < 2**62:
+            refuse(key, "a whole number of at least 1 and less than 2**62")
     if values["eval_step"] < 1:
         refuse("eval_step", "at least 1")
     for key in ("epochs", "stopping_step", "worker", "resume_every"):
@@ -85,8 +87,8 @@ def check_values(values: Mapping[str, Any], source: Callable[[str], str]) -> Non
         refuse("seed", "a whole number from 0 to 2**32 - 1, which is what NumPy takes")
     if not _number(values["learning_rate"]) or not 0 < values["learning_rate"] <= 1e30:
         refuse("learning_rate", "a finite number above 0 and at most 1e30")
-    if not _number(values["weight_decay"]) or values["weight_decay"] < 0:
-        refuse("weight_decay", "a finite number that is not negative")
+    if not _number(values["weight_decay"]) or not 0 <= values["weight_decay"] <= 1e30:
+        refuse("weight_decay", "a finite number that is not negative and at most 1e30")
     for key in ("checkpoint_dir", "data_path"):
         if not isinstance(values.get(key), str) or not values[key]:
             refuse(key, "the name of a folder")
@@ -218,6 +220,8 @@ def _check_sampling(values: Mapping[str, Any], refuse: Callable[..., NoReturn]) 
     for name, least in (("sample_num", 1), ("candidate_num", 0)):
         if not _whole(given.get(name, least)) or given.get(name, least) < least:
             refuse(key, f"given a {name} that is a whole number of at least {least}", given[name])
+    if given.get("dynamic") is True and given.get("candidate_num", 0) < 1:
+        refuse(key, "given a candidate_num of at least 1 where dynamic is true", given.get("candidate_num", 0))
     if not _number(given.get("alpha", 1.0)):
         refuse(key, "given an alpha that is a number", given["alpha"])
     if not isinstance(given.get("dynamic", False), bool):

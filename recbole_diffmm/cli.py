@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import re
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what follows the program's name; None takes the process's own.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ° still shows a table
     parser = _parser()
     given, settings = parser.parse_known_args(arguments)
     quiet_libraries()
@@ -54,12 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.action(given, settings)
     except UserError as error:
         if not (told_of_recbole and isinstance(error, RecBoleMissingError)):  # importing the package has said it
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2
     except KeyboardInterrupt as stopped:
         sys.stderr.write(f"stopped{': ' if str(stopped) else ''}{stopped}\n")
         return 130
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            # What no check has foreseen: a name that is too long, a folder that went away, a full disk.
+            place = f"{error.filename}: " if error.filename else ""
+            reason = (error.strerror or str(error) or type(error).__name__).lower()
+            sys.stderr.write(f"error: {' '.join(f'{place}{reason}'.split())}; mend that and give the command again\n")
+            return 2
         # The reader of our output, such as `head`, has gone; Python would complain once more while closing.
         sys.stdout = None  # type: ignore[assignment]
         return 141
@@ -181,7 +191,9 @@ def _names(given: str) -> list[str]:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    if sys.stdout is not None:  # closed: nobody wants to know
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 def _run(given: Any, settings: list[str]) -> None:
@@ -194,8 +206,8 @@ def _run(given: Any, settings: list[str]) -> None:
     named: dict[str, Any] = {}
     for file in files:  # as in RecBole, a file may name the model and the dataset
         named.update(read_yaml(Path(file)))
-    model = given.model or named.get("model") or "DiffMM"
-    dataset = given.dataset or named.get("dataset") or "ml-100k"
+    model = named.get("model", "DiffMM") if given.model is None else given.model
+    dataset = named.get("dataset", "ml-100k") if given.dataset is None else given.dataset
     result = run(model, dataset, files, None, overrides)
     _say(render([result.record]))
     _say(f"record: {result.record_path}")
@@ -291,7 +303,7 @@ def _tune(given: Any, settings: list[str]) -> None:
         found = [
             Search(
                 given.model,
-                given.dataset or "ml-100k",
+                "ml-100k" if given.dataset is None else given.dataset,
                 20 if given.trials is None else given.trials,
                 given.label,
                 files,

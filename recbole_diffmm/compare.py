@@ -10,7 +10,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from recbole_diffmm.errors import UserError
-from recbole_diffmm.record import MASKED
+from recbole_diffmm.record import MASKED, candidates
 
 DEFAULT_MODELS = ("DiffMM", "Pop", "BPR", "LightGCN", "EASE")
 
@@ -162,8 +162,10 @@ def _caption(records: Sequence[Mapping[str, Any]]) -> str:
         return " and ".join(dict.fromkeys(str(record[key]) for record in records))
 
     masking = " or ".join(dict.fromkeys(MASKED[record["masking"]] for record in records))
+    among = " or ".join(dict.fromkeys(candidates(record["config"]) or "all items" for record in records))
     lines = (
         f"Test metrics on {shared('dataset')}, protocol {shared('protocol')}, epoch selected by {shared('selection')},",
         f"{masking} masked at test, seed {shared('seed')}; seconds of training with validation.",
+        *([] if among == "all items" else [f"Each test item is ranked among {among}."]),
     )
     return "\n".join(lines)

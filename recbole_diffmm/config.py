@@ -25,6 +25,8 @@ from recbole_diffmm.sources import Loader, properties_dir, property_folders, rea
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 COMMAND_LINE = "the command line"
 CALL = "config_dict"
+# What a folder and the files of a run can be called by.
+_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f]{1,150}")
 # Times as many users as by default are scored at once on a GPU, up to so many scores (half a GiB): it has the room, and
 # small batches leave it idle.
 GPU_USERS = 8
@@ -145,8 +147,15 @@ class Config(RecBoleConfig):
         model = model if model is not None else self.external_config_dict.get("model")
         dataset = dataset if dataset is not None else self.external_config_dict.get("dataset")
         for name, value in (("model", model), ("dataset", dataset)):
-            if value is None:
+            if value is None or value == "":
                 raise UserError(f"no {name} is given; name it as an argument, in a config file or as --{name}=NAME")
+            for source, values in self._layers[-2:]:
+                other = values.get(name)
+                if other is not None and str(other) != getattr(value, "__name__", str(value)):
+                    told = getattr(value, "__name__", value)
+                    raise UserError(f"{name} is {told} and, in {source}, {quoted(other)}; give it once")
+        if not _NAME.fullmatch(str(dataset)):
+            raise UserError(f"dataset {quoted(dataset)} is no name of a folder; data_path says where its folder is")
         if isinstance(model, type):
             return model.__name__, model, str(dataset)
         model_class = registry.get_model(str(model))
@@ -309,7 +318,12 @@ class Config(RecBoleConfig):
         Raises:
             UserError: the values name a model that does not exist here, or an override is unknown or wrong.
         """
-        config = cast("Config", _rebuilt(cls, values))
+        try:
+            config = cast("Config", _rebuilt(cls, values))
+            checks.check_values(config.final_config_dict, config.source)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise UserError(f"the checkpoint's configuration is damaged ({reason}); give another checkpoint") from None
         if overrides:
             config._override(overrides)
         return config

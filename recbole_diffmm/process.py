@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
@@ -230,6 +230,7 @@ def only_one(folder: Path) -> Iterator[None]:
         UserError: Another one is at work in it, or it cannot be written.
     """
     lock, new = FileLock(folder / ".lock"), not folder.exists()
+    made = [place for place in folder.parents if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -244,6 +245,9 @@ def only_one(folder: Path) -> Iterator[None]:
         lock.release()
         if new and [path.name for path in folder.iterdir()] == [".lock"]:  # what was wrong left nothing behind
             shutil.rmtree(folder, ignore_errors=True)
+            for place in made:
+                with suppress(OSError):  # something else lies there by now
+                    place.rmdir()
 
 
 @contextmanager

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from logging import getLogger
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import Sampler
@@ -31,6 +31,20 @@ from recbole_diffmm.evaluator.slices import Lists
 from recbole_diffmm.provenance import energy_meter
 from recbole_diffmm.trainer import checkpoint
 from recbole_diffmm.trainer.base import check_identity, feature_hashes, load_parameters
+
+# What a model raises that is built with settings which it does not look at.
+_OF_SETTINGS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ def run(
     """
     config = Config(model, dataset, list(config_files or []), dict(config_dict or {}), overrides=dict(overrides or {}))
     _require_writable(config)
-    with _logging(config) as warnings, energy_meter(bool(config["energy"])) as energy:
+    with _only_one(config), _logging(config) as warnings, energy_meter(bool(config["energy"])) as energy:
         started = time.perf_counter()
         dataset_, loaders = _prepare_data(config)
         train_data, valid_data, test_data = loaders
@@ -244,9 +258,17 @@ def _prepare_data(config: Config) -> tuple[Any, tuple[Any, Any, Any]]:
 
 def _prepare_trainer(config: Config, train_data: Any) -> Any:
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    model = config.model_class(config, train_data._dataset).to(config["device"])
-    getLogger().info(model)
-    return registry.get_trainer_class(config)(config, model)
+    try:
+        model = config.model_class(config, train_data._dataset).to(config["device"])
+        getLogger().info(model)
+        return registry.get_trainer_class(config)(config, model)
+    except _OF_SETTINGS as error:  # RecBole's models look at few of their settings
+        getLogger().debug("where in the code", exc_info=error)
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise UserError(
+            f"{config['model']} cannot be built with its settings ({type(error).__name__}: {reason[:200]}); "
+            f"recbole-diffmm models {config['model']} lists them, state: debug tells where in the code"
+        ) from error
 
 
 def _log_results(trainer: Any, valid_result: Any, test_result: Any) -> None:
@@ -361,15 +383,37 @@ def _require_writable(config: Any) -> None:
     # Now, not when the first epoch has been trained.
     for key, default in (("checkpoint_dir", "saved"), ("results_dir", "results/runs"), ("log_dir", "log")):
         folder = Path(config[key] or default)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-            raise UserError(
-                f"{key} in {config.source(key)}: {folder} cannot be written ({reason}); give another folder"
-            ) from None
+        records.require_writable(folder, what=f"{key} in {config.source(key)}: ")
+    records.require_writable(Path(config["log_dir"] or "log") / config["model"])
+    earlier = records.record_path(config).parent / records.EARLIER
+    if earlier.exists():
+        records.require_writable(earlier)
+    if config["tensorboard"] is not False:
+        records.require_writable(Path("log_tensorboard"), what="tensorboard: true writes into it, and ")
+
+
+@contextmanager
+def _only_one(config: Any) -> Iterator[None]:
+    """Keep a second process out of the same run: both would write its checkpoint and its record.
+
+    Raises:
+        UserError: Another one is at work on it.
+    """
+    path = Path(config["checkpoint_dir"]) / f"{records.run_name(config)}.lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is at work on this run ({path}); wait for it or end it") from None
+    except (OSError, NotImplementedError):  # a file system without locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
 @contextmanager

@@ -6,8 +6,11 @@ import hashlib
 import json
 import math
 import os
+import re
 import statistics
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,6 +46,9 @@ NOT_IN_NAME = frozenset(
 )
 
 
+# Where a record goes that another run of its configuration would write over.
+EARLIER = "earlier"
+
 Word = Annotated[str, Field(min_length=1)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Metrics = dict[str, float | None]
@@ -73,6 +79,16 @@ class Data(_Part):
 
 # The values of `masking`, in words.
 MASKED = {"train": "training items", "train+valid": "training and validation items"}
+
+
+def candidates(config: Mapping[str, Any]) -> str:
+    """Return what a test item is ranked among, in words; empty where it is all items, as it should be."""
+    mode = (config.get("eval_args") or {}).get("mode") or "full"
+    mode = str(mode.get("test", "full") if isinstance(mode, Mapping) else mode)
+    sampled = re.fullmatch(r"(?:uni|pop)(\d+)", mode)
+    if sampled:
+        return f"{sampled[1]} sampled items ({mode}), which lifts every figure"
+    return "" if mode == "full" else f"the items of {mode}"
 
 
 class TestSelected(_Part):
@@ -254,7 +270,7 @@ def set_aside(path: Path) -> None:
     """Move a record that another run of the same configuration left to ``earlier/``: no record is written over."""
     if not path.is_file():
         return
-    earlier = path.parent / "earlier"
+    earlier = path.parent / EARLIER
     earlier.mkdir(exist_ok=True)
     number = 1 + sum(1 for _ in earlier.glob(f"{path.stem}.*.json"))
     for file in (path.with_suffix(".per_user.parquet"), path):
@@ -273,11 +289,44 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    """Write a file whole or not at all.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    # A name of this process's own: two may write one file, and the last one wins.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise UserError(f"{path} cannot be written ({told_by_system(error)}); move away what is there") from None
+
+
+def require_writable(folder: Path, what: str = "") -> None:
+    """Make a folder, if it is not there, and see that a file can be written into it.
+
+    Args:
+        folder: The folder.
+        what: What the message begins with, such as the setting that names it.
+
+    Raises:
+        UserError: It is no folder, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:  # of a name that no file can have
+        raise UserError(f"{what}{folder} cannot be written ({told_by_system(error)}); give another folder") from None
+
+
+def told_by_system(error: Exception) -> str:
+    """Why a file could not be read or written, in the system's words."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 def _lines(content: Mapping[str, Any]) -> str:
@@ -298,6 +347,19 @@ def _lines(content: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read(path: Path) -> dict[str, Any] | None:
     """Return a record of this schema, or None where there is no readable one."""
     try:
@@ -313,7 +375,7 @@ def load(path: Path) -> Record:
         UserError: It is missing, no JSON, of another schema version, or lacks what a record has.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise UserError(f"record {path}: {(error.strerror or 'cannot be read').lower()}") from None
     except ValueError:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recbole_diffmm.errors import UserError, nearest
+from recbole_diffmm.errors import UserError, nearest, quoted
 from recbole_diffmm.extras import require
 
 _MODEL_FOLDER = Path(__file__).parent / "model"
@@ -75,7 +75,16 @@ def get_model(name: str) -> type:
         module = f"recbole_diffmm.builtin.{name.lower()}"
         found = importlib.import_module(module) if importlib.util.find_spec(module) else general_recommender
         return getattr(found, name)
-    raise UserError(f"unknown model {name!r}{nearest(name, model_names())} (recbole-diffmm models lists all)")
+    import recbole
+
+    others = Path(recbole.__file__).parent / "model"
+    for kind in ("sequential", "context_aware", "knowledge_aware"):
+        if name.isidentifier() and (others / f"{kind}_recommender" / f"{name.lower()}.py").is_file():
+            raise UserError(
+                f"{name} is no general recommender but a {kind.replace('_', '-')} one; run it by RecBole's own "
+                f"run_recbole(model={name!r})"
+            )
+    raise UserError(f"unknown model {quoted(name)}{nearest(name, model_names())} (recbole-diffmm models lists all)")
 
 
 def require_extras(config: Any) -> None:

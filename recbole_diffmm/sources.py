@@ -17,7 +17,8 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Refuse a key that stands twice: YAML forbids it, PyYAML takes the last."""
-        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        keys = [key for key, _ in pairs if key.tag != "tag:yaml.org,2002:merge"]
         for i, key in enumerate(keys):
             if any(key.value == other.value and key.tag == other.tag for other in keys[:i]):
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
@@ -29,6 +30,34 @@ Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
+
+
+def load_yaml(text: str) -> Any:
+    """Return what a YAML text holds: plain values only.
+
+    Raises:
+        yaml.YAMLError: It is no YAML, says of a value that it is what it cannot be, or holds itself.
+    """
+    try:
+        content = yaml.load(text, Loader=Loader)  # a SafeLoader
+        _require_finite(content)
+    except yaml.YAMLError:
+        raise
+    except RecursionError:
+        raise yaml.YAMLError("is nested too deeply") from None
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        # PyYAML builds a date of a month 13, or an integer of 5,000 digits, without looking first.
+        raise yaml.YAMLError(" ".join(str(error).split()) or type(error).__name__) from None
+    return content
+
+
+def _require_finite(content: Any, above: tuple[int, ...] = ()) -> None:
+    """Refuse a list or mapping that an alias puts into itself."""
+    if isinstance(content, (dict, list)):
+        if id(content) in above:
+            raise yaml.YAMLError("a list or mapping holds itself")
+        for value in content.values() if isinstance(content, dict) else content:
+            _require_finite(value, (*above, id(content)))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -43,11 +72,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = (error.strerror or "cannot be read").lower() if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(f"config file {path}: {reason}; give the path of a readable YAML file") from None
     try:
-        content = yaml.load(text, Loader=Loader)  # a SafeLoader: plain values only
+        content = load_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be read"
+        problem = getattr(error, "problem", None) or (str(error) if not mark else "") or "cannot be read"
         raise UserError(f"config file {path}{line}: not valid YAML ({problem})") from None
     if content is None:
         return {}
@@ -68,7 +97,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
         if not argument.startswith("--") or not equals or not key:
             raise UserError(f"cannot read argument {argument!r}; write --key=value")
         try:
-            value = yaml.load(text, Loader=Loader)
+            value = load_yaml(text)
         except yaml.YAMLError:
             raise UserError(
                 f"cannot read the value of --{key}={text} as YAML; quote it as in a file, once more for the shell: "

@@ -230,3 +230,13 @@ def test_environment_variables_are_put_back(monkeypatch: pytest.MonkeyPatch):
         os.environ.update(KEPT="b", NEW="c")
         raise ValueError
     assert os.environ["KEPT"] == "a" and "NEW" not in os.environ
+
+
+def test_what_was_wrong_leaves_no_folders(tmp_path: Path):
+    with pytest.raises(UserError), only_one(tmp_path / "results" / "board"):
+        raise UserError("wrong")
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "results").mkdir()
+    with pytest.raises(UserError), only_one(tmp_path / "results" / "board"):
+        raise UserError("wrong")
+    assert (tmp_path / "results").is_dir() and not list((tmp_path / "results").iterdir())

@@ -94,7 +94,7 @@ class CheckedDataset(Dataset):
         for name, kind in header:
             _check_type(path, name, kind, (self.uid_field, self.iid_field))
         try:
-            self._check_width(path, len(header))
+            n_lines, quote = self._check_lines(path, len(header))
             frame = super()._load_feat(filepath, source)
         except UnicodeDecodeError as error:
             raise UserError(
@@ -103,23 +103,36 @@ class CheckedDataset(Dataset):
             ) from error
         except ValueError as error:  # of pandas, which says in which line
             raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}; mend the file") from error
+        if frame is not None and quote and len(frame) != n_lines:
+            raise UserError(
+                f"{path} has {n_lines} lines below its header, and {len(frame)} rows were read from them: a quotation "
+                f"mark, as in line {quote}, opens a text that goes on over lines; take it out, or put the whole cell "
+                "into quotation marks with those inside it doubled"
+            )
         if frame is not None:
             for field in {self.uid_field, self.iid_field} & set(frame.columns):
                 self._keep_ids(path, frame, field)
         return frame
 
-    def _check_width(self, path: Path, n_columns: int) -> None:
-        """Refuse a row with more cells than the header, the surplus of which pandas would leave out without a word."""
+    def _check_lines(self, path: Path, n_columns: int) -> tuple[int, int]:
+        """Refuse a row with more cells than the header, the surplus of which pandas would leave out without a word.
+
+        Returns:
+            How many lines below the header are not blank, and the number of the first with a quotation mark, or 0.
+        """
         separator = self.config["field_separator"]
+        n_lines = quote = 0
         with path.open(encoding=self.config["encoding"]) as lines:
-            # in quotes, a separator is text
-            wide = (i for i, line in enumerate(lines, 1) if line.count(separator) >= n_columns and '"' not in line)
-            number = next(wide, None)
-        if number is not None:
-            raise UserError(
-                f"{path} has more cells in line {number} than columns in its header ({n_columns}); mend the line, or "
-                "name the column"
-            )
+            for number, line in enumerate(lines, 1):
+                if '"' in line:  # in quotes, a separator is text
+                    quote = quote or number
+                elif line.count(separator) >= n_columns:
+                    raise UserError(
+                        f"{path} has more cells in line {number} than columns in its header ({n_columns}); mend the "
+                        "line, or name the column"
+                    )
+                n_lines += number > 1 and (separator in line or not line.isspace())
+        return n_lines, quote
 
     def _keep_ids(self, path: Path, frame: pd.DataFrame, field: str) -> None:
         """Put back ids that pandas takes for missing values, such as ``NA``, and refuse blank ones in a given split."""

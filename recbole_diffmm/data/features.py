@@ -13,6 +13,7 @@ unknown id an error.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def select_modalities(
         example = f"[{', '.join(map(str, declared))}]"
         raise UserError(f"use_modalities{in_use} is {names!r}, expected a list such as {example}")
     for name in names:
-        if name not in declared:
+        if not isinstance(name, str) or name not in declared:
             raise UserError(
                 f"use_modalities{in_use} names {name!r}, but dataset {dataset} has "
                 f"{sorted(map(str, declared)) or 'none'}{in_modalities}{nearest(str(name), map(str, declared), 0.3)}"
@@ -109,7 +110,7 @@ def _spec(name: Any, entry: Any, folder: Path, place: str) -> ModalitySpec:
                 f"modalities.{name}{place} has an unknown key {key!r}, known are {', '.join(known)}"
                 f"{nearest(str(key), known, cutoff=0.3)}"
             )
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("features"), str):
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("features"), str) or not entry["features"]:
         raise UserError(f"modalities.{name}{place} is {entry!r}, expected {{features: <file>.npy, ids: <file>}}")
     ids = entry.get("ids", str(Path(entry["features"]).with_suffix(".ids")))
     if not isinstance(ids, str):
@@ -151,12 +152,22 @@ def load_modality(spec: ModalitySpec, tokens: Sequence[str] | np.ndarray, datase
         matrix[position[start : start + _CHUNK_ROWS][keep]] = chunk[keep]
     observed = np.zeros(len(tokens), dtype=bool)
     observed[position[known]] = True
+    first = matrix[observed.argmax()]
+    if observed.sum() > 1 and all((matrix[item] == first).all() for item in np.flatnonzero(observed)):
+        getLogger(__name__).warning(
+            f"modality {spec.name}: all {observed.sum()} items have the same features, {_told(first)}, which tell no "
+            f"item from another; look at how {spec.features} was made"
+        )
     features = ModalityFeatures(spec.name, torch.from_numpy(matrix), torch.from_numpy(observed))
     getLogger(__name__).info(
         f"modality {spec.name}: {features.feat_dim} features, {features.n_observed} of {len(tokens) - 1} items "
         f"({features.coverage:.1%}), {int((~known).sum())} ids of the file are not in the dataset"
     )
     return features
+
+
+def _told(row: np.ndarray) -> str:
+    return "zeros" if not row.any() else f"such as {row[0]:.4g} in the first column"
 
 
 def open_matrix(path: Path) -> np.ndarray:
@@ -174,7 +185,9 @@ def open_matrix(path: Path) -> np.ndarray:
             version = np.lib.format.read_magic(file)
             read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             shape, _, dtype = read_header[version](file)
-        except (ValueError, KeyError, EOFError) as error:
+            if not all(type(size) is int and size >= 0 for size in shape):
+                raise ValueError(f"shape {shape}")
+        except Exception as error:  # NumPy parses the header as Python's tokens
             raise UserError(f"{path} has a damaged .npy header ({_one_line(error)}); write it again") from error
         data_bytes = path.stat().st_size - file.tell()
     if dtype.hasobject:
@@ -185,7 +198,7 @@ def open_matrix(path: Path) -> np.ndarray:
         raise UserError(f"{path} holds {dtype}, expected a float type; save it with .astype('float32')")
     if len(shape) != 2 or 0 in shape:
         raise UserError(f"{path} has shape {shape}, expected (rows, features) with at least one of each")
-    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    expected = math.prod(shape) * dtype.itemsize
     if data_bytes != expected:
         state = "is truncated" if data_bytes < expected else "has trailing bytes"
         raise UserError(f"{path} {state}: {data_bytes} bytes of data, its header announces {expected}; copy it again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recbole_diffmm import provenance
 from recbole_diffmm.errors import UserError
-from recbole_diffmm.record import Code, Digest, Record, write_json
+from recbole_diffmm.record import Code, Digest, Record, read_json, write_json
 
 FILE = "confirmed.json"
 COMPARED = ("losses", "valid", "diagnostics")  # of every epoch
@@ -43,7 +42,7 @@ def read(folder: Path) -> dict[str, Confirmation]:
     """
     path = folder / FILE
     try:
-        return _Confirmed.model_validate(json.loads(path.read_text(encoding="utf-8"))).runs
+        return _Confirmed.model_validate(read_json(path)).runs
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, ValidationError) as error:

@@ -14,7 +14,7 @@ from recbole_diffmm.leaderboard.manifest import Manifest
 from recbole_diffmm.leaderboard.manifest import Row as ManifestRow
 from recbole_diffmm.leaderboard.marks import bound, mark, run_tests
 from recbole_diffmm.leaderboard.per_user import means_per_user
-from recbole_diffmm.record import NOT_IN_NAME, Record, load
+from recbole_diffmm.record import NOT_IN_NAME, Record, candidates, load, read_json
 
 
 def gather(folder: Path, manifest: Manifest, data_path: Path = Path("dataset")) -> Board:
@@ -66,7 +66,7 @@ def _row(folder: Path, entry: ManifestRow, data_path: Path, confirmations: Mappi
         missing.append(run.name)
         failure = folder / f"{run.name}.failure.json"
         if failure.is_file():
-            failures.append(str(json.loads(failure.read_text(encoding="utf-8")).get("reason", "unknown")))
+            failures.append(_reason(failure))
     changes = [change for record in records for change in plan.changed(record, data_path, confirmations)]
     notes = [f"stale: {change} since" for change in dict.fromkeys(changes)]
     same = {r.name: confirmations[r.name] for r in records if confirmed.holds(r, confirmations)}
@@ -82,9 +82,20 @@ def _row(folder: Path, entry: ManifestRow, data_path: Path, confirmations: Mappi
     return Row(entry.label, entry.model, modalities, entry.tuned, records, missing, failures, notes, confirmed=same)
 
 
+def _reason(failure: Path) -> str:
+    try:
+        content = read_json(failure)
+    except (OSError, ValueError):
+        content = None
+    return str(content.get("reason", "unknown")) if isinstance(content, dict) else "unknown"
+
+
 def _key(row: Row) -> tuple[str, ...]:
     """What a table must share; a row whose own runs do not share it is refused."""
-    keys = {(r.dataset, r.data.hash, r.protocol, r.masking, r.selection) for r in row.records}
+    keys = {
+        (r.dataset, r.data.hash, r.protocol, r.masking, r.selection, candidates(r.config) or "all items")
+        for r in row.records
+    }
     if len(keys) > 1:
         raise UserError(
             f"row {row.label}: its runs differ in dataset, protocol, masking or selection; run the older ones again "
@@ -126,7 +137,7 @@ def _same_splits(a: Mapping[int, str], b: Mapping[int, str]) -> bool:
 
 
 def _group(folder: Path, key: tuple[str, ...], splits: dict[int, str], rows: list[Row], manifest: Manifest) -> Group:
-    dataset, _, protocol, masking, selection = key
+    dataset, _, protocol, masking, selection, _ = key
     if not all((*key, *splits.values())):
         raise UserError(f"a table needs dataset, split hash, protocol, masking and selection, got {key}")
     metrics = [metric.lower() for metric in manifest.metrics]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard.plan import Planned
 from recbole_diffmm.leaderboard.spec import Published, Spec
-from recbole_diffmm.record import write_json
+from recbole_diffmm.record import read_json, write_json
 
 FILE = "board.json"
 
@@ -45,7 +44,7 @@ class Manifest(_Part):
     name: str
     title: str
     about: str
-    metrics: tuple[str, ...]
+    metrics: tuple[str, ...] = Field(min_length=1)
     reference: str
     rows: tuple[Row, ...]
     published: tuple[Published, ...]
@@ -95,7 +94,7 @@ def read(folder: Path) -> Manifest | None:
     """
     path = folder / FILE
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = read_json(path)
         return Manifest.model_validate(content)
     except FileNotFoundError:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from recbole_diffmm.leaderboard.board import Board, all_records
 from recbole_diffmm.leaderboard.gather import gather
 from recbole_diffmm.leaderboard.views import html, latex, markdown, table_csv, words
 from recbole_diffmm.provenance import PACKAGE
-from recbole_diffmm.record import load, write_json, write_text
+from recbole_diffmm.record import load, read_json, write_json, write_text
 
 # Name of the file and what makes it.
 VIEWS: dict[str, Callable[[Board], str]] = {
@@ -78,7 +77,7 @@ def _stamp(folder: Path, board_manifest: manifest.Manifest, data_path: Path) -> 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
@@ -113,8 +112,8 @@ def _index(parent: Path) -> None:
         if not (path.parent / manifest.FILE).is_file():
             continue
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            entries.append(html.IndexEntry(**{**content, "datasets": tuple(content["datasets"])}))
-        except (ValueError, TypeError, KeyError):
+            content = read_json(path)
+            entries.append(html.IndexEntry(**{**content, "datasets": tuple(map(str, content["datasets"]))}))
+        except (OSError, ValueError, TypeError, KeyError):
             continue  # of another version: the board writes it anew when it is rendered next
     write_text(page, html.render_index(entries))

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from recbole_diffmm.errors import UserError, nearest
 from recbole_diffmm.sources import properties_dir, property_folders, read_yaml
@@ -50,7 +59,7 @@ class Published(_Part):
 
     model: Word
     dataset: Word
-    metrics: dict[str, float]
+    metrics: dict[str, FiniteFloat]
     source: Word  # where it was published
     protocol: Word  # what selected it there, and on which data
 
@@ -64,7 +73,7 @@ class Tuning(_Part):
     """The budget that every model of the board was tuned with, on validation."""
 
     trials: int = Field(ge=1)
-    minutes: float | None = Field(None, gt=0)  # of training, after which no further trial begins
+    minutes: FiniteFloat | None = Field(None, gt=0)  # of training, after which no further trial begins
 
 
 class Spec(_Part):
@@ -117,8 +126,10 @@ class Spec(_Part):
         alike = [entry.name for entry in self.models if slugs.count(entry.slug.lower()) > 1]
         if alike:
             raise ValueError(f"models: {' and '.join(alike)} would share files, give them other labels")
-        if any("seed" in settings for settings in (self.settings, *(entry.settings for entry in self.models))):
-            raise ValueError("settings: seed is given, and `seeds` gives it to each run; leave it out")
+        given = {key for settings in (self.settings, *(entry.settings for entry in self.models)) for key in settings}
+        for key, where in (("seed", "`seeds`"), ("model", "`models`"), ("dataset", "`datasets`")):
+            if key in given:
+                raise ValueError(f"settings: {key} is given, and {where} gives it to each run; leave it out")
         if self.reference and self.reference not in labels:
             raise ValueError(f"reference: {self.reference} is no row{nearest(self.reference, labels)}")
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -12,7 +11,7 @@ from recbole_diffmm import provenance
 from recbole_diffmm.errors import UserError, nearest
 from recbole_diffmm.leaderboard.spec import ModelEntry, Spec, Tuning, config_files, find_file
 from recbole_diffmm.leaderboard.views.words import UNTUNED
-from recbole_diffmm.record import plain
+from recbole_diffmm.record import plain, read_json
 from recbole_diffmm.sources import read_yaml
 from recbole_diffmm.tuning.search import Search
 
@@ -48,11 +47,13 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
     name = spec.report_file(entry, dataset)
     row = f"{entry.name} on {dataset}"
     try:
-        report: dict[str, Any] = json.loads(Path(find_file(name)).read_text(encoding="utf-8"))
+        report: dict[str, Any] = read_json(Path(find_file(name)))
         budget, objective = report["budget"], str(report["objective"])
         found, trials = Tuning(trials=budget["trials"], minutes=budget["minutes"]), report["trials"]
         best, split = report["best"]["settings"], str(report["split_hash"])
         spent = sum(trial["seconds"] or 0.0 for trial in trials) / 60
+        if not isinstance(best, dict) or not math.isfinite(spent):
+            raise TypeError(best)
         asked = report["model"], report["dataset"], report["settings"], report["config_files"]
     except UserError:
         raise UserError(

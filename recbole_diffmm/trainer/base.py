@@ -475,6 +475,17 @@ class RunTrainer(Trainer):
         if content.get("kind") != "resume":
             raise UserError(f"checkpoint {resume_file}: holds a trained model and no training state; use resume: true")
         self._require_same_identity(resume_file, content)
+        try:
+            self._restore(content, resume_file)
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+            raise UserError(
+                f"checkpoint {resume_file}: is damaged ({reason}); delete it to train from the start"
+            ) from None
+        self._resumed = True
+        self.logger.info(f"Resuming from epoch {self.start_epoch}: {resume_file}")
+
+    def _restore(self, content: Mapping[str, Any], resume_file: str | os.PathLike[str]) -> None:
         load_parameters(self.model, {"state_dict": content["state_dict"]}, resume_file)
         self._watch.restore(content["attributes"], self.device)
         # First those with a state of their own, then the names that point to them.
@@ -496,8 +507,6 @@ class RunTrainer(Trainer):
         self.train_loss_dict = content["train_loss_dict"]
         self.curve = content["curve"]
         self._random_state = content["random"]
-        self._resumed = True
-        self.logger.info(f"Resuming from epoch {self.start_epoch}: {resume_file}")
 
     def _apply_random_state(self) -> None:
         # Late, because building the model and the loaders has drawn numbers since.
@@ -563,10 +572,10 @@ def load_parameters(model: Any, content: Mapping[str, Any], path: str | os.PathL
     """
     try:
         model.load_state_dict(content["state_dict"])
-    except (KeyError, RuntimeError) as error:
+        model.load_other_parameter(content.get("other_parameter"))
+    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"checkpoint {path}: does not fit this model's configuration ({reason})") from None
-    model.load_other_parameter(content.get("other_parameter"))
 
 
 def _flat_numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

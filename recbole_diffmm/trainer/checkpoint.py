@@ -7,7 +7,6 @@ reading such a file runs code. Here arrays become tensors with a small descripti
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,15 +108,13 @@ def load(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
     """
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
+        if isinstance(content, dict) and content.get("format") == FORMAT:
+            return dict(from_plain(content))
     except FileNotFoundError:
         raise UserError(f"checkpoint {path}: no such file; give the path of a .pth file that a run wrote") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # whatever comes of reading bytes that may be anything
         raise UserError(f"checkpoint {path}: {_unreadable(error)}; give a file that recbole-diffmm wrote") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(
-            f"checkpoint {path}: not in format {FORMAT} of recbole-diffmm; give a file that this version wrote"
-        )
-    return dict(from_plain(content))
+    raise UserError(f"checkpoint {path}: not in format {FORMAT} of recbole-diffmm; give a file that this version wrote")
 
 
 def _unreadable(error: Exception) -> str:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from recbole_diffmm.errors import UserError, nearest
-from recbole_diffmm.sources import Loader, property_folders, read_yaml
+from recbole_diffmm.sources import load_yaml, property_folders, read_yaml
 
 _FORMS = "a list of values, {low: 1, high: 4}, {low: 1e-4, high: 1e-2, log: true}, or RecBole's 'loguniform -8,-4'"
 
@@ -77,7 +77,8 @@ class Range(BaseModel):
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             return None
         value = min(max(value, self.low), self.high)
-        if self.step is not None and abs((value - self.low) / self.step - round((value - self.low) / self.step)) > 1e-9:
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        if not math.isfinite(steps) or abs(steps - round(steps)) > 1e-9:
             return None
         if self.kind == "float":
             return float(value)
@@ -154,8 +155,8 @@ def _recbole_range(text: str) -> Range:
     if kind == "choice":
         try:
             values = ast.literal_eval(rest.strip())  # where RecBole evaluates code
-        except (SyntaxError, TypeError, ValueError):
-            values = yaml.load(rest, Loader=Loader)
+        except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError):
+            values = load_yaml(rest)
         if not isinstance(values, (list, tuple)):
             raise ValueError(rest)
         return Range(kind="choice", values=tuple(map(_setting, values)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,22 @@ def storage(where: str) -> BaseStorage:
         # The lock that opens a file is the one that network file systems have too.
         return JournalStorage(JournalFileBackend(where, lock_obj=JournalFileOpenLock(where)))
     except Exception as error:
-        raise UserError(
-            f"storage {where} cannot be opened ({' '.join(str(error).split())[:120] or type(error).__name__}); give a "
-            "file, or a URL such as sqlite:///study.db"
-        ) from None
+        raise _unopened(where, error, "give a file, or a URL such as sqlite:///study.db") from None
+
+
+def _unopened(where: str, error: Exception, remedy: str) -> UserError:
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    return UserError(f"storage {where} cannot be opened ({reason}); {remedy}")
+
+
+def drop_half_line(journal: Path) -> None:
+    """Cut off what a killed process, or a full disk, left of a journal's last line: the next would go on in it."""
+    if not journal.is_file():
+        return
+    content = journal.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(journal, whole)
 
 
 def open_study(where: str, name: str, bigger: bool, seed: int, trials: int, patience: int) -> optuna.Study:
@@ -49,14 +62,20 @@ def open_study(where: str, name: str, bigger: bool, seed: int, trials: int, pati
         trials: The budget.
         patience: Epochs without a better one after which a training ends.
     """
-    return optuna.create_study(
-        storage=storage(where),
-        study_name=name,
-        load_if_exists=True,
-        direction="maximize" if bigger else "minimize",
-        sampler=sampler(seed, trials),
-        pruner=optuna.pruners.PercentilePruner(100 - WORST, n_startup_trials=3, n_warmup_steps=PATIENCES * patience),
-    )
+    kept = storage(where)
+    try:
+        return optuna.create_study(
+            storage=kept,
+            study_name=name,
+            load_if_exists=True,
+            direction="maximize" if bigger else "minimize",
+            sampler=sampler(seed, trials),
+            pruner=optuna.pruners.PercentilePruner(
+                100 - WORST, n_startup_trials=3, n_warmup_steps=PATIENCES * patience
+            ),
+        )
+    except Exception as error:
+        raise _unopened(where, error, "delete it to begin anew") from None
 
 
 def sampler(seed: int, trials: int) -> optuna.samplers.TPESampler:

@@ -17,7 +17,7 @@ from recbole_diffmm.errors import UserError
 from recbole_diffmm.extras import require
 from recbole_diffmm.process import Job, carry_out, only_one, same_environment, slots
 from recbole_diffmm.provenance import code_hash
-from recbole_diffmm.record import run_name
+from recbole_diffmm.record import plain, require_writable, run_name
 from recbole_diffmm.registry import get_model
 from recbole_diffmm.sources import read_yaml
 from recbole_diffmm.tuning.report import report, write_report, write_settings
@@ -89,6 +89,7 @@ def tune(
     with only_one(reports) if storage is None else nullcontext():  # a database is for several at a time
         if storage is None:  # nobody else is at work on it, and whoever was killed may have left it locked
             Path(f"{where}.lock").unlink(missing_ok=True)
+            studies.drop_half_line(Path(where))
         study = studies.open_study(where, search.name, bigger, search.seed, search.trials, patience)
         asked = {
             "question": _question(search, space),
@@ -96,13 +97,16 @@ def tune(
             "code": code_hash(search.model),
         }
         _same_question(study, asked, where)
+        for folder in (out, reports):  # now, not when the trials are done
+            require_writable(folder)
         if storage is None:  # elsewhere others may be at work on it
             studies.give_up_running(study)
         shipped = {name: config[name] for name in space}
         if EARLIER not in study.user_attrs:
             # What this study has written itself, when it was begun by a version without starts, is no earlier search's.
             begun = bool(study.get_trials())
-            study.set_user_attr(EARLIER, {} if begun or not settings_file.is_file() else read_yaml(settings_file))
+            known = {} if begun or not settings_file.is_file() else read_yaml(settings_file)
+            study.set_user_attr(EARLIER, plain({name: value for name, value in known.items() if name in space}))
         earlier = study.user_attrs[EARLIER]
         studies.enqueue_starts(study, space, shipped, {**shipped, **earlier} if earlier else {})
         n_spent = len(studies.spent(study))

@@ -15,6 +15,7 @@ import pytest
 from recbole_diffmm import UserError, provenance
 from recbole_diffmm import record as records
 from recbole_diffmm.cli import main
+from recbole_diffmm.compare import render as render_runs
 from recbole_diffmm.leaderboard import manifest
 from recbole_diffmm.leaderboard.board import Board
 from recbole_diffmm.leaderboard.gather import gather
@@ -344,3 +345,19 @@ def test_latex_says_what_is_stale_missing_and_test_selected():
     board = write_board(FOLDER, {"BPR": 0.1}, changes={"metrics": metrics})
     text = latex.render(gather(FOLDER, board))
     assert "test-selected, the paper's protocol: no fair estimate" in text and "0.7770" in text
+
+
+def test_sampled_ranking_is_told_and_has_a_table_of_its_own():
+    sampled = {**record()["config"], "eval_args": {"mode": {"valid": "full", "test": "uni100"}}}
+    found = write_board(FOLDER, {"DiffMM": 0.1, "BPR": 0.0})
+    for path in FOLDER.glob("BPR-toy-*.json"):
+        content = records.read(path)
+        assert content is not None
+        records.write(path, {**content, "config": {**sampled, "seed": content["seed"]}})
+    full, other = gather(FOLDER, found).groups
+    assert [row.label for row in full.rows] == ["DiffMM"] and [row.label for row in other.rows] == ["BPR"]
+    assert "ranked among" not in dict(words.facts(full))
+    assert dict(words.facts(other))["ranked among"] == "100 sampled items (uni100), which lifts every figure"
+    one = {**content, "config": {**sampled, "metrics": ["Recall"]}}
+    assert "ranked among 100 sampled items (uni100)" in render_runs([one])
+    assert "ranked among" not in render_runs([{**one, "config": {**one["config"], "eval_args": None}}])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from recbole_diffmm.leaderboard.board import Cell, Group, Row, over_seeds
 from recbole_diffmm.leaderboard.statistics import LEVEL, POWER
-from recbole_diffmm.record import MASKED, TestSelected
+from recbole_diffmm.record import MASKED, TestSelected, candidates
 
 TIED = "°"
 UNTUNED = "not tuned: "  # how the words of a row begin that says why it is not tuned
@@ -34,6 +34,7 @@ def facts(group: Group) -> list[tuple[str, str]]:
         ("protocol", group.protocol),
         ("epoch selected by", group.selection),
         ("masked at test", masked(group)),
+        *([("ranked among", among)] if (among := candidates(group.rows[0].records[0].config)) else []),
         ("seeds", group.seeds),
     ]
     if group.n_tested is not None:
