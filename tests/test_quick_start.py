@@ -328,7 +328,7 @@ def test_json_has_no_nan_and_the_old_record_survives_a_failed_write(monkeypatch)
     records.write_json(path, {"a": float("nan"), "b": np.float32(0.5), "c": {1: torch.ones(2)}})
     assert json.loads(path.read_text()) == {"a": None, "b": 0.5, "c": {"1": [1.0, 1.0]}}
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
-    with pytest.raises(OSError, match="disk"):
+    with pytest.raises(UserError, match=r"x\.json cannot be written \(disk\)"):
         records.write_json(path, {"a": 1})
     assert json.loads(path.read_text())["b"] == 0.5
 

@@ -77,7 +77,7 @@ def select_modalities(
         example = f"[{', '.join(map(str, declared))}]"
         raise UserError(f"use_modalities{in_use} is {names!r}, expected a list such as {example}")
     for name in names:
-        if not isinstance(name, str) or name not in declared:
+        if name not in list(declared):  # a list: what is no name at all may have no hash
             raise UserError(
                 f"use_modalities{in_use} names {name!r}, but dataset {dataset} has "
                 f"{sorted(map(str, declared)) or 'none'}{in_modalities}{nearest(str(name), map(str, declared), 0.3)}"

@@ -106,7 +106,7 @@ def tune(
             # What this study has written itself, when it was begun by a version without starts, is no earlier search's.
             begun = bool(study.get_trials())
             known = {} if begun or not settings_file.is_file() else read_yaml(settings_file)
-            study.set_user_attr(EARLIER, plain({name: value for name, value in known.items() if name in space}))
+            study.set_user_attr(EARLIER, plain(known))
         earlier = study.user_attrs[EARLIER]
         studies.enqueue_starts(study, space, shipped, {**shipped, **earlier} if earlier else {})
         n_spent = len(studies.spent(study))
