@@ -40,7 +40,7 @@ def load_yaml(text: str) -> Any:
     """
     try:
         content = yaml.load(text, Loader=Loader)  # a SafeLoader
-        _require_finite(content)
+        _require_finite(content, set(), set())
     except yaml.YAMLError:
         raise
     except RecursionError:
@@ -51,13 +51,17 @@ def load_yaml(text: str) -> Any:
     return content
 
 
-def _require_finite(content: Any, above: tuple[int, ...] = ()) -> None:
-    """Refuse a list or mapping that an alias puts into itself."""
-    if isinstance(content, (dict, list)):
-        if id(content) in above:
-            raise yaml.YAMLError("a list or mapping holds itself")
-        for value in content.values() if isinstance(content, dict) else content:
-            _require_finite(value, (*above, id(content)))
+def _require_finite(content: Any, above: set[int], done: set[int]) -> None:
+    """Refuse a list or mapping that an alias puts into itself; what many aliases share is looked at once."""
+    if not isinstance(content, (dict, list)) or id(content) in done:
+        return
+    if id(content) in above:
+        raise yaml.YAMLError("a list or mapping holds itself")
+    above.add(id(content))
+    for value in content.values() if isinstance(content, dict) else content:
+        _require_finite(value, above, done)
+    above.remove(id(content))
+    done.add(id(content))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -61,6 +61,11 @@ def test_yaml_that_cannot_be_built(text: str, refused) -> None:
     assert "config file odd.yaml" in refused(*BPR, "--config_files=odd.yaml")
 
 
+def test_aliases_may_be_shared() -> None:
+    levels = "\n".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}' if i else '1'] * 9)}]" for i in range(40))
+    assert load_yaml(levels)["k1"][8] == [1] * 9
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
