@@ -110,7 +110,8 @@ def _public() -> str:
     points = json.loads(POINTS.read_text(encoding="utf-8"))["points"]
     return PUBLIC + "".join(
         f"| {point['model']} | {point['recall@20']:.4f} / {point['ndcg@20']:.4f} "
-        f"| {point['public_recall@20']:.4f} / {point['public_ndcg@20']:.4f} | {point['best_epoch']} |\n"
+        f"| {point['public_recall@20']:.4f} / {point['public_ndcg@20']:.4f} | {point['best_epoch']}"
+        f"{', the last allowed' if point['best_epoch'] == point['epochs_run'] - 1 else ''} |\n"
         for point in points
     )
 
