@@ -331,6 +331,9 @@ def _evaluate(given: Any, settings: list[str]) -> None:
     from recbole_diffmm.quick_start import load
     from recbole_diffmm.sources import parse_overrides
 
+    also = [argument for argument in settings if not argument.startswith("--")]
+    if also:  # a pattern of the shell's, which a run's state fits too
+        raise UserError(f"evaluate takes one checkpoint, got {given.checkpoint} and {', '.join(also)}; give one")
     config, model, _dataset, _train, valid, test = load(given.checkpoint, parse_overrides(settings))
     # A trainer makes these places; nothing is written by looking.
     config["tensorboard"], config["checkpoint_dir"] = False, str(Path(given.checkpoint).parent)

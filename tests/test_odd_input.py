@@ -80,6 +80,7 @@ def test_aliases_may_be_shared() -> None:
         (["compare", "-m", "BPR", "--BPR.dataset=x", "-d", "toy"], "dataset is toy and, in the command line, 'x'"),
         (["run", "-m", "SASRec", "-d", "toy"], "SASRec is no general recommender but a sequential one"),
         (["leaderboard", "x" * 5000], "file name too long"),
+        (["evaluate", "a.pth", "a.resume.pth"], "evaluate takes one checkpoint, got a.pth and a.resume.pth"),
         ([*BPR, "--x=[a\nb"], "cannot read the value of --x=[a b as YAML"),
         ([*BPR, '--checkpoint_dir="a\\0b"'], "cannot be written"),
         ([*BPR, "--embedding_size=-5"], "BPR cannot be built with its settings (RuntimeError"),
