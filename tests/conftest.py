@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import recbole_diffmm  # noqa: F401 - mends RecBole before a test module imports it, whichever is run alone
+from recbole_diffmm.cli import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -55,3 +56,18 @@ def _anomaly_detection_stays_as_it_was():
     before = torch.is_anomaly_enabled()
     yield
     torch.autograd.set_detect_anomaly(before)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]):
+    """Call the command line and return the one line that it ends in with code 2."""
+
+    def call(*arguments: str) -> str:
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        assert code == 2, captured.err
+        assert captured.err.count("\n") == 1, captured.err
+        assert captured.err.startswith("error: ")
+        return captured.err
+
+    return call

@@ -24,20 +24,6 @@ TWO_EPOCHS = ["--epochs=2", "--show_progress=false", "--state=ERROR"]
 QUICK = ["--epochs=1", "--show_progress=false", "--state=ERROR"]
 
 
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]):
-    def call(*arguments: str) -> str:
-        code = main(list(arguments))
-        captured = capsys.readouterr()
-        assert code == 2, captured.err
-        lines = [line for line in captured.err.splitlines() if line]
-        assert len(lines) == 1, captured.err
-        assert lines[0].startswith("error: ")
-        return lines[0]
-
-    return call
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -19,19 +19,6 @@ QUICK = ["--epochs=1", "--show_progress=false", "--state=ERROR", "--use_gpu=fals
 BPR = ["run", "-m", "BPR", "-d", "toy", *QUICK]
 
 
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]):
-    def call(*arguments: str) -> str:
-        code = main(list(arguments))
-        captured = capsys.readouterr()
-        assert code == 2, captured.err
-        assert captured.err.count("\n") == 1, captured.err
-        assert captured.err.startswith("error: ")
-        return captured.err
-
-    return call
-
-
 # Settings
 
 
@@ -280,7 +267,6 @@ def test_an_index_of_somebody_elses_stays() -> None:
     Path("results/index.html").write_bytes("<p>caf\xe9</p>".encode("latin-1"))
     assert main(["leaderboard", "--render", str(folder)]) == 0
     assert b"caf\xe9" in Path("results/index.html").read_bytes()
-    (folder.parent / "other").mkdir()
 
 
 def test_models_are_listed_beside_odd_files(capsys: pytest.CaptureFixture[str]) -> None:
