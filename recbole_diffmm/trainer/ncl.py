@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from recbole.model.general_recommender import NCL
-from recbole.trainer import NCLTrainer as RecBoleNCLTrainer
 from torch import Tensor
 
 from recbole_diffmm.errors import UserError
@@ -14,23 +14,28 @@ from recbole_diffmm.trainer.base import RunTrainer
 from recbole_diffmm.trainer.loop import BatchLoop
 
 
-class NCLTrainer(RunTrainer, RecBoleNCLTrainer, BatchLoop):
-    """RecBole's trainer of NCL; the contrast with structural neighbours (WWW 2022) comes from :func:`infonce_loss`.
+class NCLTrainer(RunTrainer, BatchLoop):
+    """What RecBole's trainer of NCL (WWW 2022) does, in the loop of all other models.
 
-    As for SGL: the same loss to rounding, in less time. The contrast with the clusters' centres stays RecBole's.
+    Nodes are clustered every ``m_step`` epochs, and the contrast with the clusters' centres, RecBole's own, takes part
+    after ``warm_up_step`` of them. The contrast with structural neighbours comes from :func:`infonce_loss`, as for SGL:
+    the same loss to rounding, in less time. As in RecBole's trainer, ``enable_amp`` reaches a GPU alone.
 
     Raises:
-        UserError: There are more clusters than users or items.
+        UserError: There are more clusters than users or items, or nodes are to be clustered every 0 epochs.
     """
 
     def __init__(self, config: Any, model: NCL) -> None:
         super().__init__(config, model)
+        self.enable_amp = self.enable_amp and self.device.type != "cpu"
         points = min(model.n_users, model.n_items)
         if model.k > points:
             raise UserError(
                 f"num_clusters={model.k} in {config.source('num_clusters')}: NCL clusters users and items, and "
                 f"{config['dataset']} has {points} of one kind; give fewer, such as num_clusters: {points // 10 or 1}"
             )
+        if not config["m_step"] > 0:
+            raise UserError(f"m_step={config['m_step']} in {config.source('m_step')}: give 1 or more epochs")
 
         def ssl_layer_loss(context: Tensor, centre: Tensor, users: Tensor, items: Tensor) -> Tensor:
             sizes = [model.n_users, model.n_items]
@@ -42,7 +47,20 @@ class NCLTrainer(RunTrainer, RecBoleNCLTrainer, BatchLoop):
 
         model.ssl_layer_loss = ssl_layer_loss
 
-    @property
-    def product_format(self) -> str:
-        """As of any model; RecBole's loop, which NCL keeps, passes `enable_amp` on to a GPU alone."""
-        return "fp32" if self.device.type == "cpu" else super().product_format
+    def on_epoch_start(self, train_data: Any, epoch_idx: int) -> dict[str, float]:
+        """Cluster users and items anew, every ``m_step`` epochs."""
+        if epoch_idx % self.config["m_step"] == 0:
+            with self.phase("clustering"):
+                self.model.e_step()
+        return {}
+
+    def _train_epoch(
+        self, train_data: Any, epoch_idx: int, loss_func: Callable[..., Any] | None = None, show_progress: bool = False
+    ) -> Any:
+        all_terms = loss_func or self.model.calculate_loss
+
+        def without_clusters(batch: Any) -> tuple[Tensor, ...]:
+            return tuple(all_terms(batch)[:-1])
+
+        warming_up = epoch_idx < self.config["warm_up_step"]
+        return super()._train_epoch(train_data, epoch_idx, without_clusters if warming_up else all_terms)

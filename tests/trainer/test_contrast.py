@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from recbole.trainer import NCLTrainer
 from recbole.utils import init_seed
 from torch import Tensor
 
+from recbole_diffmm.trainer.base import with_records
 from recbole_diffmm.trainer.loop import BatchLoop
 from tests.trainer.test_loop import build
 
@@ -63,3 +65,21 @@ def test_an_epoch_takes_recboles_steps(name: str):
         outcomes.append([torch.as_tensor(losses), *(p.detach().clone() for p in trainer.model.parameters())])
     for got, expected in zip(*outcomes, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5, check_dtype=False)
+
+
+def test_ncl_clusters_and_warms_up_when_recboles_trainer_does():
+    pytest.importorskip("faiss")
+    settings = {"num_clusters": 5, "m_step": 2, "warm_up_step": 3, "proto_reg": 0.1, "epochs": 5}
+    outcomes = []
+    for recboles in (False, True):
+        trainer, train_data = build("NCL", **settings)
+        assert not isinstance(trainer, NCLTrainer)
+        if recboles:
+            trainer = with_records(NCLTrainer)(trainer.config, trainer.model)
+        init_seed(3, True)
+        trainer.fit(train_data, verbose=False, saved=False)
+        outcomes.append((trainer.train_loss_dict, [p.detach().clone() for p in trainer.model.parameters()]))
+    (ours, parameters), (theirs, expected) = outcomes
+    assert len(ours) == 5
+    assert ours == pytest.approx(theirs, rel=1e-12)
+    assert all(torch.equal(got, value) for got, value in zip(parameters, expected, strict=True))
