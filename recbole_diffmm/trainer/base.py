@@ -29,7 +29,7 @@ from recbole_diffmm.record import plain_config, run_name
 from recbole_diffmm.trainer import checkpoint
 from recbole_diffmm.trainer.loop import BatchLoop
 from recbole_diffmm.trainer.replay import keep_count_on_host
-from recbole_diffmm.trainer.state import AttributeWatch, random_state, set_random_state
+from recbole_diffmm.trainer.state import AttributeWatch, random_state, return_freed_memory, set_random_state
 
 
 class RunTrainer(Trainer):
@@ -105,6 +105,7 @@ class RunTrainer(Trainer):
         """Free what training alone needs, before the best epoch's parameters are read beside those of the last."""
         self.model.zero_grad(set_to_none=True)
         self.optimizer.state.clear()
+        return_freed_memory()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -27,7 +27,8 @@ class NCLTrainer(RunTrainer, BatchLoop):
 
     def __init__(self, config: Any, model: NCL) -> None:
         super().__init__(config, model)
-        self.enable_amp = self.enable_amp and self.device.type != "cpu"
+        if self.device.type == "cpu":
+            self.enable_amp = False
         points = min(model.n_users, model.n_items)
         if model.k > points:
             raise UserError(

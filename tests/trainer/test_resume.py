@@ -17,7 +17,6 @@ import torch
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.quick_start import load
 from recbole_diffmm.trainer import checkpoint
-from recbole_diffmm.trainer.base import RunTrainer
 from tests.trainer.small import SETTINGS, best_parameters, numbers, small_run
 
 # What a process does that is killed at a chosen moment of its training.
