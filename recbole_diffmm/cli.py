@@ -127,6 +127,12 @@ def _parser() -> argparse.ArgumentParser:
         help="train the first epochs (default: 3) of what code changed for; what comes out the same is not stale",
     )
     leaderboard.add_argument(
+        "--against",
+        type=Path,
+        metavar="CHECKOUT",
+        help="on another machine than the records': compare --confirm_stale with the code that made them, trained here",
+    )
+    leaderboard.add_argument(
         "--render", type=Path, metavar="FOLDER", help="write a board's views from its records alone"
     )
     leaderboard.add_argument(
@@ -252,7 +258,7 @@ def _leaderboard(given: Any, _: list[str]) -> None:
         return
     from recbole_diffmm.leaderboard.make import make
 
-    asked = {"rerun_stale": given.rerun_stale, "confirm_stale": given.confirm_stale}
+    asked = {"rerun_stale": given.rerun_stale, "confirm_stale": given.confirm_stale, "against": given.against}
     made = make(given.board, given.workers, given.scheduler, rows=rows, **asked)
     board = render(made.folder, made.data_path, only_if_changed=True)
     if board is None:

@@ -1,4 +1,4 @@
-"""Which stale records present code has confirmed: a run's first epochs came out the same again, to the last digit."""
+"""Which stale records present code has confirmed: a run's first epochs came out the same, to the last digit."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ class Confirmation(BaseModel):
 
     checksum: Digest = Field(description="of the record")
     code: Code = Field(description="what confirmed it")
+    against: Code | None = Field(
+        default=None, description="code that had made or confirmed it and gave the same here; None: its own numbers"
+    )
     epochs: int = Field(description="how many epochs were trained and compared")
     when: str = Field(description="ISO 8601 in UTC")
 
@@ -54,7 +57,11 @@ def read(folder: Path) -> dict[str, Confirmation]:
 
 def write(folder: Path, runs: Mapping[str, Confirmation]) -> None:
     """Write the confirmations of a board's runs."""
-    write_json(folder / FILE, _Confirmed(runs=dict(sorted(runs.items()))).model_dump())
+    content = _Confirmed(runs=dict(sorted(runs.items()))).model_dump()
+    for run in content["runs"].values():
+        if run["against"] is None:  # as in files from before there was such a thing
+            del run["against"]
+    write_json(folder / FILE, content)
 
 
 def holds(record: Record, confirmations: Mapping[str, Confirmation]) -> bool:
@@ -65,14 +72,14 @@ def holds(record: Record, confirmations: Mapping[str, Confirmation]) -> bool:
     return (found.checksum, found.code.hash) == (record.checksum, provenance.code_hash(record.model))
 
 
-def first_difference(record: Record, curve: list[dict[str, Any]], epochs: int) -> str | None:
-    """Return where a training's epochs first differ from a record's, None where the first ``epochs`` are the same."""
+def first_difference(expected: list[dict[str, Any]], curve: list[dict[str, Any]], epochs: int) -> str | None:
+    """Return where a training's epochs first differ from others, None where the first ``epochs`` are the same."""
     if epochs < 1:
         return "its record has no epoch to compare"
     for number in range(epochs):
-        if number >= len(curve):
-            return f"it ended after {len(curve)} epochs"
-        then, now = record.curve[number], curve[number]
+        if number >= min(len(curve), len(expected)):
+            return f"it ended after {min(len(curve), len(expected))} epochs"
+        then, now = expected[number], curve[number]
         for part in COMPARED:
             if now.get(part) != then.get(part):
                 return f"{part} of epoch {number}"

@@ -45,6 +45,7 @@ def make(
     progress: bool = True,
     rows: Collection[str] = (),
     confirm_stale: int | None = None,
+    against: Path | None = None,
 ) -> Made:
     """Carry out the runs of a board that have no record yet.
 
@@ -57,6 +58,8 @@ def make(
         rows: Names of the rows to run, all by default. The others stay as they are, and need no tuning yet.
         confirm_stale: Before that, train this many epochs of the runs whose code has changed; those that come out the
             same are stale no more.
+        against: A checkout of the code that made their records or has confirmed them; it trains the same epochs here,
+            for machines whose digits are not those of the records.
 
     Raises:
         UserError: The board, the name of a row, a configuration or a tuning report is wrong; nothing has run.
@@ -65,6 +68,8 @@ def make(
 
     if confirm_stale is not None and confirm_stale < 1:
         raise UserError(f"--confirm_stale is {confirm_stale}; give at least 1 epoch")
+    if against is not None and not confirm_stale:
+        raise UserError(f"--against {against}: what it is for is --confirm_stale; give that too")
     if confirm_stale and scheduler is not None:
         raise UserError("--confirm_stale trains on this machine; leave --scheduler out")
     if workers is not None and workers < 1:
@@ -83,7 +88,7 @@ def make(
         manifest.write(folder, board)
         if confirm_stale:
             asked = [run for run in plan.of_other_code(planned) if not rows or run.task.label in rows]
-            different = _confirm(asked, folder, confirm_stale, workers, progress)
+            different = _confirm(asked, folder, confirm_stale, workers, progress, against)
             planned = [_confirmed(run, different) if run in asked else run for run in planned]
         runs = [run for run in plan.pending(planned, rerun_stale) if not rows or run.task.label in rows]
         failures = _carry_out(runs, len(planned) - len(runs), folder, workers, scheduler, progress) if runs else {}
@@ -91,15 +96,19 @@ def make(
     return Made(folder, plan.data_path(planned[0].task), board, len(runs) - len(failures), failures, stale)
 
 
-def _confirm(runs: list[plan.Planned], folder: Path, epochs: int, workers: int | None, shown: bool) -> dict[str, str]:
+def _confirm(
+    runs: list[plan.Planned], folder: Path, epochs: int, workers: int | None, shown: bool, against: Path | None
+) -> dict[str, str]:
     from recbole_diffmm.leaderboard.confirm import confirm
+    from recbole_diffmm.leaderboard.earlier import Earlier
     from recbole_diffmm.process import slots
 
+    earlier = Earlier(against) if against else None
     if not runs:
         return {}
     progress = Progress(0, len(runs), shown)
     try:
-        return confirm(runs, folder, epochs, slots(workers, len(runs)), progress)
+        return confirm(runs, folder, epochs, slots(workers, len(runs)), progress, earlier)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{progress}; the same command goes on") from None
     finally:

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
-from recbole.trainer import Trainer
+from recbole.trainer import NCLTrainer, Trainer
 from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import dict2str, set_color
 from torch import Tensor
@@ -29,7 +29,7 @@ from recbole_diffmm.record import plain_config, run_name
 from recbole_diffmm.trainer import checkpoint
 from recbole_diffmm.trainer.loop import BatchLoop
 from recbole_diffmm.trainer.replay import keep_count_on_host
-from recbole_diffmm.trainer.state import AttributeWatch, random_state, return_freed_memory, set_random_state
+from recbole_diffmm.trainer.state import AttributeWatch, random_state, set_random_state
 
 
 class RunTrainer(Trainer):
@@ -105,7 +105,6 @@ class RunTrainer(Trainer):
         """Free what training alone needs, before the best epoch's parameters are read beside those of the last."""
         self.model.zero_grad(set_to_none=True)
         self.optimizer.state.clear()
-        return_freed_memory()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -422,9 +421,15 @@ class RunTrainer(Trainer):
         load_parameters(self.model, content, path)
         self.logger.info(f"Loading model structure and parameters from {path}")
 
+    @property
+    def resumable(self) -> bool:
+        """Whether a stopped run can be continued, as it cannot by RecBole's own trainer of NCL."""
+        # That loop clusters the embeddings before it calls an epoch, where nothing can be put back in time.
+        return not isinstance(self, NCLTrainer)
+
     def _save_resume_state(self, next_epoch: int) -> None:
         every = 1 if self.config["resume_every"] is None else self.config["resume_every"]
-        if self.resume_file is None or every == 0:
+        if self.resume_file is None or every == 0 or not self.resumable:
             return
         if next_epoch % every and next_epoch < self.epochs:
             return
@@ -462,8 +467,11 @@ class RunTrainer(Trainer):
         """Continue from the state of an unfinished run, as if it had not been interrupted.
 
         Raises:
-            UserError: The file is unreadable, no such state, or of another model or dataset.
+            UserError: The file is unreadable, no such state, or of another model or dataset; or this is RecBole's
+                trainer of NCL.
         """
+        if not self.resumable:
+            raise UserError("resume: true: NCL cannot continue a stopped run; leave resume out to train it again")
         content = checkpoint.load(resume_file)
         if content.get("kind") != "resume":
             raise UserError(f"checkpoint {resume_file}: holds a trained model and no training state; use resume: true")

@@ -100,9 +100,10 @@ class DiffMMTrainer(RunTrainer, BatchLoop):
 
     def release(self) -> None:
         """Free the denoisers' optimiser states too: twice their parameters."""
+        super().release()
         for optimizer in self.denoiser_optimizers.values():
             optimizer.state.clear()
-        super().release()
+        return_freed_memory()  # or the best epoch's parameters come on top of it
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`extra_state` gave.

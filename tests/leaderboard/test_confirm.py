@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,8 @@ def test_test_is_left_alone(stale: list[str], monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_record_without_epochs_is_not_confirmed(stale: list[str]) -> None:
     record = records.load(FOLDER / f"{stale[0]}.json")
-    assert confirmed.first_difference(record.model_copy(update={"curve": []}), [], 0) is not None
-    assert confirmed.first_difference(record, record.curve[:1], 2) == "it ended after 1 epochs"
+    assert confirmed.first_difference([], [], 0) is not None
+    assert confirmed.first_difference(record.curve, record.curve[:1], 2) == "it ended after 1 epochs"
 
 
 @pytest.mark.parametrize(
@@ -138,3 +139,83 @@ def test_a_list_that_cannot_be_read_is_told(stale: list[str]) -> None:
         (FOLDER / "confirmed.json").write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=r"confirmed.json: is no list of confirmed runs .*delete it"):
             make("b.yaml", workers=1, progress=False)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, repository: Path) -> Path:
+    """The package of now, in another folder."""
+    import shutil
+
+    folder = tmp_path / "before"
+    for part in ("recbole_diffmm", "properties"):
+        shutil.copytree(repository / part, folder / part)
+    return folder
+
+
+def _on_another_machine(names: list[str]) -> None:
+    """Records whose digits are not those of this machine."""
+    for name in names:
+        path = FOLDER / f"{name}.json"
+        content = records.load(path).model_dump()
+        content["curve"][0]["losses"] = {"loss": 0.5}
+        records.write(path, content)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="--against needs Python 3.11")
+def test_the_code_of_the_records_is_asked_where_digits_differ(stale: list[str], checkout: Path) -> None:
+    _on_another_machine(stale)
+    assert sorted(confirm().stale) == stale
+    assert confirm(against=checkout).stale == {}
+    found = confirmed.read(FOLDER)
+    assert sorted(found) == stale
+    for name, entry in found.items():
+        assert entry.against is not None
+        assert entry.against.hash == records.load(FOLDER / f"{name}.json").code.hash != entry.code.hash
+    assert make("b.yaml", workers=1, progress=False).stale == {}
+    render(FOLDER)
+    told = "of all runs were trained again by"
+    text = (FOLDER / "board.md").read_text(encoding="utf-8")
+    assert told in text and "on another machine, the same to the last digit" in text
+    assert sorted(path.name for path in FOLDER.glob("*-s*.json")) == [f"{name}.json" for name in stale]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="--against needs Python 3.11")
+def test_code_that_gives_other_numbers_is_not_confirmed(
+    stale: list[str], checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held against the present code is the other checkout's training, and only code that made the records."""
+    loop = checkout / "recbole_diffmm" / "trainer" / "loop.py"
+    text = loop.read_text(encoding="utf-8")
+    told = "return torch.stack([term.detach().reshape(()) for term in terms])"
+    assert text.count(told) == 1
+    loop.write_text(text.replace(told, f"{told} + 1"), encoding="utf-8")
+    left = confirm(against=checkout).stale
+    assert sorted(left) == stale
+    assert all("holds other code of" in why for why in left.values())
+    # As if that code had made them.
+    from recbole_diffmm.leaderboard import earlier
+
+    hashes = {name: records.load(FOLDER / f"{name}.json").code.hash for name in stale}
+    codes = earlier.Earlier.codes
+    asked = lambda self, models: {  # noqa: E731
+        model: code.model_copy(update={"hash": next(h for n, h in hashes.items() if n.startswith(model))})
+        for model, code in codes(self, models).items()
+    }
+    monkeypatch.setattr(earlier.Earlier, "codes", asked)
+    left = confirm(against=checkout).stale
+    assert sorted(left) == stale
+    for name, why in left.items():
+        assert why.endswith("and so have its numbers: losses of epoch 0"), name
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="--against needs Python 3.11")
+def test_a_checkout_that_cannot_be_asked_is_told(
+    stale: list[str], checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=r"--against nowhere: no recbole_diffmm/ there; give a checkout"):
+        confirm(against=Path("nowhere"))
+    (checkout / "recbole_diffmm" / "provenance.py").write_text("import nothing_such\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"its code does not tell what it is .*nothing_such"):
+        confirm(against=checkout)
+    assert main(["leaderboard", "b.yaml", "--against", "before"]) == 2
+    assert "give that too" in capsys.readouterr().err

@@ -201,7 +201,7 @@ def test_what_training_alone_needs_is_freed(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(optimizer.state for optimizer in optimizers)
     left: list[int] = []
     give_back = lambda: left.append(sum(len(optimizer.state) for optimizer in optimizers))  # noqa: E731
-    monkeypatch.setattr("recbole_diffmm.trainer.base.return_freed_memory", give_back)
+    monkeypatch.setattr("recbole_diffmm.trainer.diffmm.return_freed_memory", give_back)
     trainer.release()
     assert left == [0], "given back once, when all of them are free"
     assert all(parameter.grad is None for parameter in trainer.model.parameters())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from recbole_diffmm.leaderboard.board import Cell, Group, Row, over_seeds
 from recbole_diffmm.leaderboard.statistics import LEVEL, POWER
-from recbole_diffmm.record import MASKED, TestSelected, candidates
+from recbole_diffmm.record import MASKED, Code, TestSelected, candidates
 
 TIED = "°"
 UNTUNED = "not tuned: "  # how the words of a row begin that says why it is not tuned
@@ -216,14 +216,26 @@ def machines(group: Group) -> str:
 
 def _confirmed(group: Group) -> str:
     """Which of the runs were confirmed by code that came later."""
-    found = [entry for row in group.rows for entry in row.confirmed.values()]
-    if not found:
-        return ""
+    everything = [entry for row in group.rows for entry in row.confirmed.values()]
     n_runs = sum(len(row.records) for row in group.rows)
-    epochs = max(entry.epochs for entry in found)
-    commits = ", ".join(dict.fromkeys((entry.code.commit or "installed package")[:9] for entry in found))
-    which = "all runs" if len(found) == n_runs else f"{len(found)} of the {n_runs} runs"
-    return f"; the first epochs (up to {epochs}) of {which} were trained again by {commits}, the same to the last digit"
+    words = ""
+    for with_earlier in (False, True):
+        found = [entry for entry in everything if (entry.against is not None) == with_earlier]
+        if not found:
+            continue
+        epochs = max(entry.epochs for entry in found)
+        which = "all runs" if len(found) == n_runs else f"{len(found)} of the {n_runs} runs"
+        by = _commits([entry.code for entry in found])
+        if with_earlier:
+            by += f" and by {_commits([entry.against for entry in found if entry.against])} on another machine"
+        words += (
+            f"; the first epochs (up to {epochs}) of {which} were trained again by {by}, the same to the last digit"
+        )
+    return words
+
+
+def _commits(codes: Sequence[Code]) -> str:
+    return ", ".join(dict.fromkeys((code.commit or "installed package")[:9] for code in codes))
 
 
 def test_selected(group: Group, metrics: Sequence[str]) -> list[list[str]]:
