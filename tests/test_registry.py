@@ -46,13 +46,14 @@ def test_recboles_lookup_of_an_unknown_model_does_not_ask_for_lightgbm() -> None
 
 
 def test_built_in_models_get_a_trainer_with_records() -> None:
-    from recbole.trainer import RecVAETrainer, Trainer
+    from recbole.trainer import NCLTrainer, RecVAETrainer, Trainer
 
     from recbole_diffmm.trainer.base import RunTrainer
 
     for name, base in (("BPR", Trainer), ("RecVAE", RecVAETrainer)):
         trainer = registry.get_trainer_class(Config(name, "toy"))
         assert issubclass(trainer, RunTrainer) and issubclass(trainer, base)
+        assert not issubclass(trainer, NCLTrainer)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -10,6 +10,7 @@ from pathlib import Path
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.extras import require
 from recbole_diffmm.leaderboard import manifest, plan
+from recbole_diffmm.leaderboard.earlier import Earlier
 from recbole_diffmm.leaderboard.manifest import Manifest
 from recbole_diffmm.leaderboard.progress import Progress
 from recbole_diffmm.leaderboard.spec import check_rows, find_spec, load_spec, tasks
@@ -70,6 +71,7 @@ def make(
         raise UserError(f"--confirm_stale is {confirm_stale}; give at least 1 epoch")
     if against is not None and not confirm_stale:
         raise UserError(f"--against {against}: what it is for is --confirm_stale; give that too")
+    earlier = Earlier(against) if against else None
     if confirm_stale and scheduler is not None:
         raise UserError("--confirm_stale trains on this machine; leave --scheduler out")
     if workers is not None and workers < 1:
@@ -88,7 +90,7 @@ def make(
         manifest.write(folder, board)
         if confirm_stale:
             asked = [run for run in plan.of_other_code(planned) if not rows or run.task.label in rows]
-            different = _confirm(asked, folder, confirm_stale, workers, progress, against)
+            different = _confirm(asked, folder, confirm_stale, workers, progress, earlier)
             planned = [_confirmed(run, different) if run in asked else run for run in planned]
         runs = [run for run in plan.pending(planned, rerun_stale) if not rows or run.task.label in rows]
         failures = _carry_out(runs, len(planned) - len(runs), folder, workers, scheduler, progress) if runs else {}
@@ -97,13 +99,11 @@ def make(
 
 
 def _confirm(
-    runs: list[plan.Planned], folder: Path, epochs: int, workers: int | None, shown: bool, against: Path | None
+    runs: list[plan.Planned], folder: Path, epochs: int, workers: int | None, shown: bool, earlier: Earlier | None
 ) -> dict[str, str]:
     from recbole_diffmm.leaderboard.confirm import confirm
-    from recbole_diffmm.leaderboard.earlier import Earlier
     from recbole_diffmm.process import slots
 
-    earlier = Earlier(against) if against else None
     if not runs:
         return {}
     progress = Progress(0, len(runs), shown)

@@ -10,6 +10,7 @@ from recbole.trainer import NCLTrainer
 from recbole.utils import init_seed
 from torch import Tensor
 
+from recbole_diffmm.errors import UserError
 from recbole_diffmm.trainer.base import with_records
 from recbole_diffmm.trainer.loop import BatchLoop
 from tests.trainer.test_loop import build
@@ -83,3 +84,14 @@ def test_ncl_clusters_and_warms_up_when_recboles_trainer_does():
     assert len(ours) == 5
     assert ours == pytest.approx(theirs, rel=1e-12)
     assert all(torch.equal(got, value) for got, value in zip(parameters, expected, strict=True))
+
+
+def test_ncl_is_in_float32_on_a_cpu_as_by_recboles_trainer():
+    trainer, _ = build("NCL", num_clusters=5, enable_amp=True)
+    assert trainer.product_format == "fp32"
+    assert not trainer.enable_amp
+
+
+def test_ncl_wants_epochs_between_clusterings():
+    with pytest.raises(UserError, match=r"^m_step=0 in .*: give 1 or more epochs$"):
+        build("NCL", num_clusters=5, m_step=0)
