@@ -25,9 +25,10 @@ one that was edited since, is refused: `checksum` is that of its content, `per_u
 second run of the same configuration moves the first one's record to `earlier/`. Made by `python docs/records.py` from
 `recbole_diffmm/record.py`.
 
-`recbole-diffmm leaderboard` calls a record *stale* when `code.hash` is no longer that of the code at hand, or a file of
-`data.files` that is at hand has another hash. The code's hash covers what a run of that model imports of this package,
-without comments and docstrings, and RecBole's version: another model's file does not change it.
+`recbole-diffmm leaderboard` calls a record *stale* when `code.hash` is no longer that of the code at hand, or a file
+of `data.files` that is at hand has another hash. The code's hash covers what a run of that model imports of this
+package, without comments and docstrings, and RecBole's version: another model's file does not change it, nor does
+what makes a bundled dataset, whose files are named by their content.
 """
 
 

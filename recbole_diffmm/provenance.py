@@ -23,6 +23,8 @@ from recbole_diffmm.record import plain
 PACKAGE = Path(__file__).resolve().parent
 # Modules that describe a run and cannot move its numbers.
 _TELLING = frozenset({"errors", "doctor", "provenance", "record"})
+# Makes files, which a record names by their content, whoever made them.
+_MAKING_DATA = frozenset({"data.bundled"})
 
 
 @cache
@@ -49,7 +51,7 @@ def _files(model: str) -> dict[str, Path]:
     while queue:
         name = queue.pop()
         path = _file(name)
-        if path is None or name in files or name in _TELLING:
+        if path is None or name in files or name in _TELLING | _MAKING_DATA:
             continue
         files[name] = path
         queue += _read(path)[0]

@@ -116,12 +116,7 @@ def run(
         trainer.resume_file = Path(config["checkpoint_dir"]) / f"{records.run_name(config)}.resume.pth"
         if config["protocol"] == "paper":
             trainer.watch_test(test_data)
-        if config["resume"] and not trainer.resumable:
-            # No error: a board asks it of all its runs.
-            getLogger().warning(
-                f"resume: true: {config['model']} keeps no state to go on from: training from the start"
-            )
-        elif config["resume"] and trainer.resume_file.exists():
+        if config["resume"] and trainer.resume_file.exists():
             trainer.identify(train_data)
             trainer.resume_checkpoint(trainer.resume_file)
         elif config["resume"]:

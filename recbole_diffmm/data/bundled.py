@@ -14,7 +14,7 @@ from recbole_diffmm.errors import UserError
 STAMP = ".made_by_recbole_diffmm"
 
 # The number is the recipe's version: a folder made by another one is made again.
-_RECIPES: dict[str, tuple[str, Callable[[Path], None]]] = {"ml-100k": ("2", ml_100k.write), "toy": ("1", toy.write)}
+_RECIPES: dict[str, tuple[str, Callable[[Path], None]]] = {"ml-100k": ("3", ml_100k.write), "toy": ("1", toy.write)}
 
 BUNDLED = tuple(_RECIPES)
 

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
-from recbole.trainer import NCLTrainer, Trainer
+from recbole.trainer import Trainer
 from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import dict2str, set_color
 from torch import Tensor
@@ -421,15 +421,9 @@ class RunTrainer(Trainer):
         load_parameters(self.model, content, path)
         self.logger.info(f"Loading model structure and parameters from {path}")
 
-    @property
-    def resumable(self) -> bool:
-        """Whether a stopped run can be continued, as it cannot by RecBole's own trainer of NCL."""
-        # That loop clusters the embeddings before it calls an epoch, where nothing can be put back in time.
-        return not isinstance(self, NCLTrainer)
-
     def _save_resume_state(self, next_epoch: int) -> None:
         every = 1 if self.config["resume_every"] is None else self.config["resume_every"]
-        if self.resume_file is None or every == 0 or not self.resumable:
+        if self.resume_file is None or every == 0:
             return
         if next_epoch % every and next_epoch < self.epochs:
             return
@@ -467,11 +461,8 @@ class RunTrainer(Trainer):
         """Continue from the state of an unfinished run, as if it had not been interrupted.
 
         Raises:
-            UserError: The file is unreadable, no such state, or of another model or dataset; or this is RecBole's
-                trainer of NCL.
+            UserError: The file is unreadable, no such state, or of another model or dataset.
         """
-        if not self.resumable:
-            raise UserError("resume: true: NCL cannot continue a stopped run; leave resume out to train it again")
         content = checkpoint.load(resume_file)
         if content.get("kind") != "resume":
             raise UserError(f"checkpoint {resume_file}: holds a trained model and no training state; use resume: true")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +107,17 @@ def test_made_twice_it_is_the_same_and_made_once_it_is_kept(name: str, tmp_path:
     times = {file: file.stat().st_mtime_ns for file in second.iterdir()}
     assert bundled.prepare(name, tmp_path) == second
     assert times == {file: file.stat().st_mtime_ns for file in second.iterdir()}
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="OpenBLAS has these kernels for x86")
+def test_ml_100k_is_the_same_on_processors_that_round_otherwise(tmp_path: Path) -> None:
+    """A record of one machine would be stale on another. Without rounding, these two write different ones."""
+    for kernels in ("Haswell", "Prescott"):
+        code = "import sys; from recbole_diffmm.data import bundled; bundled.prepare('ml-100k', sys.argv[1])"
+        environment = {**os.environ, "OPENBLAS_CORETYPE": kernels}
+        subprocess.run([sys.executable, "-c", code, tmp_path / kernels], env=environment, check=True)
+    for file in ("text.npy", "knowledge.npy"):
+        assert len({hash_files(folder / "ml-100k" / file) for folder in tmp_path.iterdir()}) == 1
 
 
 def test_an_older_recipe_is_made_again_and_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:

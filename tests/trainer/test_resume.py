@@ -17,7 +17,6 @@ import torch
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.quick_start import load
 from recbole_diffmm.trainer import checkpoint
-from recbole_diffmm.trainer.base import RunTrainer
 from tests.trainer.small import SETTINGS, best_parameters, numbers, small_run
 
 # What a process does that is killed at a chosen moment of its training.
@@ -283,21 +282,3 @@ def test_states_are_kept_as_often_as_asked(every, expected):
     resumed = small_run(resume=True, on_epoch=lambda epoch, score: epochs.append(epoch))
     assert epochs[0] == (expected or 0)
     _same(resumed, whole)
-
-
-def test_recboles_own_trainer_of_ncl_says_that_it_cannot_be_continued():
-    from recbole.trainer import NCLTrainer
-
-    class Trainer(RunTrainer, NCLTrainer):
-        pass
-
-    with pytest.raises(UserError, match="NCL cannot continue"):
-        object.__new__(Trainer).resume_checkpoint("c.pth")
-
-
-def test_a_run_that_keeps_no_state_says_that_it_begins_again(monkeypatch):
-    """Boards ask all their runs to resume, so that it is no error."""
-    monkeypatch.setattr(RunTrainer, "resumable", False)
-    result = small_run("BPR", epochs=1, resume=True)
-    assert result.record["warnings"] == ["resume: true: BPR keeps no state to go on from: training from the start"]
-    assert not small_run("BPR", epochs=1).record["warnings"]
