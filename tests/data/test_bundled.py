@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -19,6 +20,8 @@ from recbole_diffmm.data import bundled, ml_100k, toy
 from recbole_diffmm.data.dataset import MultimodalDataset
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.provenance import hash_files
+
+QUICK = Path(__file__).parents[2] / "results" / "quick"
 
 
 def load(name: str, data_path: Path) -> MultimodalDataset:
@@ -118,6 +121,16 @@ def test_ml_100k_is_the_same_on_processors_that_round_otherwise(tmp_path: Path) 
         subprocess.run([sys.executable, "-c", code, tmp_path / kernels], env=environment, check=True)
     for file in ("text.npy", "knowledge.npy"):
         assert len({hash_files(folder / "ml-100k" / file) for folder in tmp_path.iterdir()}) == 1
+
+
+def test_ml_100k_is_what_the_records_that_ship_were_made_of(data_path: Path) -> None:
+    folder = bundled.prepare("ml-100k", data_path)
+    assert folder is not None
+    paths = sorted(QUICK.glob("*-ml-100k-s*-*.json"))
+    assert len(paths) == 18
+    for path in paths:
+        files = json.loads(path.read_text(encoding="utf-8"))["data"]["files"]
+        assert "text.npy" in files and files == {name: hash_files(folder / name) for name in files}, path.name
 
 
 def test_an_older_recipe_is_made_again_and_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
