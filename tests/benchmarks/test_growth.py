@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +89,24 @@ def test_popularity_falls_as_a_power(growth: Any, synthetic: Any) -> None:
 
 
 def test_drawing_takes_no_loop_over_users(synthetic: Any) -> None:
-    start = time.process_time()
-    synthetic.draw_interactions({"users": 200_000, "items": 20_000, "interactions": 2_000_000})
-    assert time.process_time() - start < 5
+    def lines(users: int) -> int:
+        """Lines of Python that are run."""
+        count = 0
+
+        def trace(frame: Any, event: str, argument: Any) -> Any:
+            nonlocal count
+            count += event == "line"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            synthetic.draw_interactions({"users": users, "items": 500, "interactions": 20 * users})
+        finally:
+            sys.settrace(before)
+        return count
+
+    assert 0 < lines(20_000) < 2 * lines(500)
 
 
 def test_steps_are_the_package_s(growth: Any, phases: Any) -> None:

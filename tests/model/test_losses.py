@@ -75,6 +75,19 @@ def test_infonce_against_the_batch_alone() -> None:
     torch.testing.assert_close(infonce_loss(queries, keys, nodes, 0.4, n_negatives=0), expected)
 
 
+@pytest.mark.parametrize("n_negatives", [0, 7])
+def test_gradients_of_infonce_against_few_nodes(n_negatives: int) -> None:
+    torch.manual_seed(0)
+    queries, keys = (torch.randn(12, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    nodes = torch.tensor([3, 3, 0, 11])
+
+    def loss(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)  # the same nodes are drawn every time
+        return infonce_loss(q, k, nodes, 0.5, n_negatives)
+
+    assert torch.autograd.gradcheck(loss, (queries, keys))
+
+
 def test_infonce_against_drawn_nodes_takes_that_many_more() -> None:
     torch.manual_seed(0)
     queries, keys = torch.randn(50, 6), torch.zeros(50, 6)  # every cosine is 0: the loss is the logarithm of the count
