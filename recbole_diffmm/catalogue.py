@@ -25,6 +25,23 @@ _OTHERWISE: dict[str, tuple[str, str, int | None]] = {
     "Pop": ("the most popular items", "", None),
     "Random": ("items at random", "", None),
 }
+# RecBole's words give titles and no places; those of the models that the boards compare.
+_PLACES = {
+    "ADMMSLIM": "doi 10.1145/3336191.3371774",
+    "BPR": "arXiv 1205.2618",
+    "DiffRec": "arXiv 2304.04971",
+    "EASE": "arXiv 1905.03375",
+    "ItemKNN": "doi 10.1145/2507157.2507189",
+    "LDiffRec": "arXiv 2304.04971",
+    "LightGCN": "arXiv 2002.02126",
+    "MultiDAE": "arXiv 1802.05814",
+    "MultiVAE": "arXiv 1802.05814",
+    "NCL": "arXiv 2202.06200",
+    "NGCF": "arXiv 1905.08108",
+    "SGL": "arXiv 2010.10783",
+    "SLIMElastic": "doi 10.1109/ICDM.2011.134",
+    "SimpleX": "arXiv 2109.12613",
+}
 _HEAD = re.compile(r"# (?P<model>\w+) on (?P<dataset>[^\s:]+): the best of ")
 _OWN = re.compile(r"^[\w-]+: (?P<title>.+?) \((?P<venue>[^,()]+?) (?P<year>\d{4})\b.*\)")
 _LINK = re.compile(r"\b(arXiv|doi) ([\w./]+\w)")
@@ -46,7 +63,7 @@ class Entry:
         title: Its paper's, or what it does.
         venue: Where the paper was published, empty without one.
         year: When; None without a paper.
-        link: Where the paper is, for this package's models; empty without one.
+        link: Where the paper is; empty without one, or where nobody has looked it up.
         reads: ``interactions``, or ``interactions, features``.
         multimodal: Whether it reads item modalities.
         tuned: Boards and datasets that settings beside its defaults were tuned for, such as ``quick/ml-100k``.
@@ -70,7 +87,8 @@ def catalogue() -> list[Entry]:
 
 
 def _entry(name: str, package: str, tuned: dict[str, list[str]]) -> Entry:
-    title, venue, year, link = (*_OTHERWISE[name], "") if name in _OTHERWISE else _from_docstring(name, package)
+    told = (*_OTHERWISE[name], _link(_PLACES.get(name, ""))) if name in _OTHERWISE else _from_docstring(name, package)
+    title, venue, year, link = told
     multimodal = registry.is_multimodal(registry.get_model(name))
     reads = "interactions, features" if multimodal else "interactions"
     return Entry(name, package, title, venue, year, link, reads, multimodal, tuple(tuned.get(name, ())))
@@ -89,8 +107,12 @@ def _from_docstring(name: str, package: str) -> _Paper:
     found = pattern.search(told)
     if found is None:  # no paper: what follows the name says what the model is
         return told.partition(": ")[2].rstrip("."), "", None, ""
-    link = "".join(_SITES[kind] + number for kind, number in _LINK.findall(told)[:1])
-    return found["title"].rstrip("."), found["venue"], int(found["year"]), link
+    return found["title"].rstrip("."), found["venue"], int(found["year"]), _link(_PLACES.get(name, told))
+
+
+def _link(told: str) -> str:
+    """The address of the first paper that some words name by its number."""
+    return "".join(_SITES[kind] + number for kind, number in _LINK.findall(told)[:1])
 
 
 def _tuned() -> dict[str, list[str]]:
@@ -123,11 +145,11 @@ def render(entries: list[Entry]) -> str:
                 f"{entry.venue} {entry.year}" if entry.year else "-",
                 entry.reads,
                 ", ".join(entry.tuned) or "-",
-                *([entry.link] if package == OURS else []),
+                entry.link or "-",
             ]
             for entry in entries
             if entry.package == package
         ]
-        headers = ["model", "paper", "published", "reads", "tuned settings for", *(["link"] if package == OURS else [])]
+        headers = ["model", "paper", "published", "reads", "tuned settings for", "link"]
         parts.append(f"{package}\n" + tabulate(rows, headers=headers))
     return "\n\n".join([*parts, _SETTINGS])

@@ -73,3 +73,20 @@ def test_ease_is_recboles_up_to_the_size_that_it_is_allowed() -> None:
         UserError, match=r"EASE inverts a matrix of all items, 80 here .*max_items=79; .* or take ItemKNN"
     ):
         both("EASE", max_items=79)
+
+
+@pytest.mark.parametrize("values", [{}, {"center_columns": True}], ids=str)
+def test_admmslim_is_recboles_up_to_the_size_that_it_is_allowed(values: dict[str, Any]) -> None:
+    ours, theirs, _ = both("ADMMSLIM", max_items=80, **values)
+    np.testing.assert_array_equal(ours.item_similarity, theirs.item_similarity)
+    with pytest.raises(UserError, match=r"ADMMSLIM inverts a matrix of all items, 80 here .*max_items=79"):
+        both("ADMMSLIM", max_items=79, **values)
+
+
+def test_admmslim_refuses_a_matrix_of_too_many_users_and_items() -> None:
+    config = Config("ADMMSLIM", "toy", overrides={**QUIET, "center_columns": True, "max_items": 80})
+    many = type("Dataset", (), {"user_num": 1_000_001, "item_num": 81})
+    with pytest.raises(
+        UserError, match=r"center_columns=true in .* 1,000,000 x 80 here, more than max_items=80 squared"
+    ):
+        config.model_class(config, many())

@@ -38,7 +38,10 @@ class GRCN(MultimodalRecommender):
     and preferences; the published code adds those of all users' preferences in its first modality.
 
     The published code's routing sends nothing to users, its edges pointing the other way: ``routing: false``. The
-    settings that it publishes for TikTok leave out the relu of the weights (``prune: false``).
+    settings that it publishes for TikTok leave out the relu of the weights (``prune: false``). It scores by the rows of
+    its last training batch, where here they come from the parameters at hand; its NDCG is taken over the hits that a
+    list has and not over those that it could have, and so is higher than RecBole's; it computes the norm of the
+    confidences and adds it to no loss, nor is it added here.
     """
 
     config_class = GRCNConfig

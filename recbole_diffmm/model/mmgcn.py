@@ -63,6 +63,10 @@ class MMGCN(MultimodalRecommender):
     false`` ids and preferences stay at their first values, and ``reg_weight`` changes nothing. The loss is BPR and the
     mean squares of a batch's ids and of all preferences, of every modality where the published code takes the first.
     Without its only modality nothing is left to score by, and all items tie.
+
+    What else the published code does, and its figures may depend on: it scores by the rows of its last training batch,
+    one step old, where here they come from the parameters at hand; it gives training items the score 1e-5, which they
+    may rank first with, where here they are left out; it has three convolutions whatever ``n_layers`` says.
     """
 
     config_class = MMGCNConfig

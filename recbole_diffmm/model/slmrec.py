@@ -38,7 +38,8 @@ class SLMRec(MultimodalRecommender):
     uncovering: an item's id channel finds each of its modality channels among those of the batch, both mapped first.
     The paper puts one modality into a finer space than the others; here all have the same, so that their order does not
     matter. Its other two tasks, which drop and mask features, are not offered. The published code, though trained on
-    the cosine, scores by the product (``score: dot``, the default).
+    the cosine, scores by the product (``score: dot``, the default), through a sigmoid in which large scores tie, and by
+    the rows of its last training batch; here scores are the products themselves, of the parameters at hand.
     """
 
     config_class = SLMRecConfig
