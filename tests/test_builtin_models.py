@@ -79,6 +79,30 @@ def test_a_checkpoint_gives_its_runs_test_metrics_again(model: str) -> None:
     assert {name: float(value) for name, value in again.items()} == pytest.approx(result.test, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model", [*LEARNERS, "EASE", "ItemKNN", "SLIMElastic", "Pop"])
+def test_the_boards_models_score_alike_twice_and_whatever_batch_came_last(model: str) -> None:
+    result = run(model, "toy", overrides={**QUICK, **SMALL.get(model, {})})
+    checkpoint = next(result.record_path.parent.parent.parent.glob(f"saved/{model}-*.pth"))
+    _, network, dataset, train, _, _ = load(checkpoint)
+    users = {network.USER_ID: torch.arange(1, dataset.user_num)}
+
+    def scores() -> torch.Tensor:
+        with torch.no_grad():
+            return network.eval().full_sort_predict(users).view(dataset.user_num - 1, -1)
+
+    before = scores()
+    assert before.unique().numel() > 10
+    assert torch.equal(scores(), before)
+    if model == "Pop":  # a batch is what it learns from
+        return
+    if model == "NCL":
+        network.e_step()  # the trainer clusters before the batches
+    for batch, _ in zip(train, range(2), strict=False):
+        network.train().calculate_loss(batch)
+        assert torch.equal(scores(), before)
+
+
 @pytest.mark.parametrize("model", NEEDS)
 def test_a_missing_extra_is_named_in_one_line(
     model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
