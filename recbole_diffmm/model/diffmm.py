@@ -371,7 +371,7 @@ class DiffMM(MultimodalRecommender):
     def hidden_space_sampler(self, name: str) -> HiddenSpaceSampler | None:
         """Return what runs the reverse process of one modality in hidden space, as its denoiser is now.
 
-        None where that is not the same; the reverse process then goes through the space of the rows.
+        None where it cannot, or where rows are latents, which are short; the reverse process then goes through theirs.
         """
         denoiser = self.denoiser(name).eval()
         if self.latent is not None or not HiddenSpaceSampler.applies(denoiser, self.settings.sampling_noise):

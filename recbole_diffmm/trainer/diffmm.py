@@ -43,7 +43,9 @@ class DiffMMTrainer(RunTrainer, BatchLoop):
 
     def _train_epoch(self, *args: Any, **kwargs: Any) -> Any:
         with float32_products(self.model.precision):
-            return super()._train_epoch(*args, **kwargs)
+            losses = super()._train_epoch(*args, **kwargs)
+        return_freed_memory()  # or evaluation's rows of all items come on top of what the batches left
+        return losses
 
     def on_epoch_start(self, train_data: Any, epoch_idx: int) -> dict[str, float]:
         """Train the denoisers for one pass over all users and rebuild the generated graphs."""
