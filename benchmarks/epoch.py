@@ -333,7 +333,8 @@ def render(report: dict[str, Any]) -> str:
             ])  # fmt: skip
     for name, v in variants.items():
         peaks = [f"{kind} {value:,.0f} MiB" for kind, value in v["peak_memory_mb"].items()]
-        peaks += [f"{base}/{name} {ratios[name]['peak_memory_mb']['host']:.2f}"] if name in ratios else []
+        if name in ratios:
+            peaks += [f"{base}/{name} {kind} {r:.2f}" for kind, r in ratios[name]["peak_memory_mb"].items()]
         memory.append(f"peak memory of {name}: {', '.join(peaks)}")
     head = ["phase", "variant", "seconds", "range", f"{base}/it", "GFLOP", "GFLOP/s", "of GEMM", "users/s"]
     return "\n".join([

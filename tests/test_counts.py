@@ -119,3 +119,37 @@ def test_a_ranking_step_computes_the_losses_that_count(contrast: str) -> None:
     assert flops <= 1.1 * (projections + contrasts)
     assert pairs == 0 or flops >= contrasts
     assert new <= (70 + 40 * pairs) * FLOAT * model.n_nodes * SIZE + pairs * FLOAT * 64 * model.n_nodes
+
+
+def test_evaluation_multiplies_once_for_a_user_and_an_item() -> None:
+    model = build(("look", "smell"), n_users=300, n_items=500, precision="fp32").eval()
+    users = {model.USER_ID: torch.arange(BATCH) + 1}
+
+    @torch.no_grad()
+    def step() -> None:
+        model.full_sort_predict(users)
+
+    flops, new = counts(step)  # the rows of all nodes are propagated in the first call and kept
+    assert flops == 2 * BATCH * (model.item_count + 1) * SIZE  # and PAD
+    assert new <= FLOAT * (1.1 * BATCH * (model.item_count + 1) + 2 * BATCH * SIZE + model.item_count * SIZE)
+
+
+def test_a_latent_denoiser_step_multiplies_in_the_latent_space() -> None:
+    rank = 8
+    model = build(
+        n_users=BATCH, n_items=5000, denoiser_hidden_sizes=[HIDDEN], latent_size=rank, precision="fp32"
+    ).train()
+    projected, targets = model.injection_targets()
+    users, t = torch.arange(BATCH), torch.zeros(BATCH, dtype=torch.int64)
+
+    def step() -> None:
+        noise = torch.randn(BATCH, model.row_size)
+        elbo, msi = model.denoiser_loss("smell", users, t, noise, projected["smell"], targets)
+        (elbo.mean() + msi.mean()).backward()
+        model.zero_grad(set_to_none=True)
+
+    flops, _ = counts(step)
+    products, injection = 2 * 5 * BATCH * rank * HIDDEN, 2 * 3 * BATCH * rank * SIZE
+    embedding = 3 * 2 * BATCH * 10 * (HIDDEN + 10)  # of the steps
+    assert flops <= 1.1 * (products + injection + embedding)
+    assert flops < 2 * BATCH * model.item_count * HIDDEN, "one product with all items would cost more"
