@@ -109,7 +109,9 @@ class DiffMM(MultimodalRecommender):
         out &= \sum_{l=0}^{L} A^l Z + \omega\,\mathrm{normalize}(Z), \qquad Z = \sum_m \kappa_m Z_m
 
     The weights sum to one, so that the first two terms need a single propagation of the mean features whatever the
-    number of modalities. Contrastive view: :math:`C_m = \sum_l A^l (A_m [E_u; F_m])`.
+    number of modalities. Contrastive view: :math:`C_m = \sum_l A^l (A_m [E_u; F_m])`. With ``contrast: modality`` the
+    batch's rows of the modality that is listed first are looked for among all rows of the other, as in the reference,
+    and not the other way round: this loss alone depends on the order of the modalities.
 
     Where paper and reference implementation differ, the reference is followed because the published figures are its.
     The trainer trains one denoiser per modality at the start of an epoch (:meth:`denoiser_loss`), lets them choose new

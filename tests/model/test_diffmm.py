@@ -11,6 +11,7 @@ import torch
 from recbole_diffmm.data.modality import ModalityFeatures
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.model.diffmm import DiffMM, DiffMMConfig
+from recbole_diffmm.model.losses import infonce_loss
 from tests.splits import recbole_keys, training_split
 
 N_USERS, N_ITEMS = 20, 30
@@ -200,14 +201,28 @@ def test_diagnostics_of_known_graphs() -> None:
     assert diagnostics["smell"]["known_share"] == pytest.approx(known)
 
 
-def test_order_of_modalities_changes_nothing_else() -> None:
-    ours, theirs = randomised(build(("look", "smell"))), build(("smell", "look"))
+@pytest.mark.parametrize("order", [("smell", "look"), ("sound", "look", "smell")], ids=len)
+def test_order_of_modalities_changes_nothing_else(order: tuple[str, ...]) -> None:
+    ours, theirs = randomised(build(tuple(sorted(order)), contrast="main")), build(order, contrast="main")
     state = ours.state_dict()
     with pytest.raises(UserError, match="trained with other modalities, or with these in another order"):
         theirs.load_state_dict(state)
     del state["modality_order"]
     theirs.load_state_dict(state, strict=False)  # equal weights of modalities: their order does not matter
+    torch.testing.assert_close(theirs.calculate_loss(batch(theirs)), ours.calculate_loss(batch(ours)))
     torch.testing.assert_close(theirs.eval().embeddings(), ours.eval().embeddings())
+
+
+def test_contrast_of_modalities_looks_for_the_first_ones_rows_among_the_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = randomised(build(("look", "smell"))), build(("smell", "look"))
+    theirs.load_state_dict({k: v for k, v in ours.state_dict().items() if k != "modality_order"}, strict=False)
+    *same, contrast = theirs.calculate_loss(batch(theirs))
+    loss = "recbole_diffmm.model.diffmm.infonce_loss"
+    monkeypatch.setattr(loss, lambda a, b, *rest: infonce_loss(b, a, *rest))
+    expected = ours.calculate_loss(batch(ours))
+    torch.testing.assert_close((*same, contrast), expected)
 
 
 @pytest.mark.parametrize("values", [{"use_generated_graph": False}, {"rebuild_k": 2}], ids=str)
