@@ -32,7 +32,7 @@ def seconds(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
     function()
     wait()
-    return round(time.perf_counter() - start, 4)
+    return round(time.perf_counter() - start, 6)
 
 
 def wait() -> None:
@@ -97,6 +97,7 @@ def main() -> None:
         "recbole": {"DiffMM": recboles_parts(config, model, trainer, train, test)},
     }
     for name in args.beside:
+        # In the boards' batches.
         report["recbole"][name] = recboles_parts(*build(name, args.dataset, [], train_batch_size=2048))
     record.write_json(args.out, report)
     for name, entry in [*report["phases"].items(), *report["recbole"].items()]:

@@ -25,7 +25,7 @@ _OTHERWISE: dict[str, tuple[str, str, int | None]] = {
     "Pop": ("the most popular items", "", None),
     "Random": ("items at random", "", None),
 }
-# RecBole's words give titles and no places; those of the models that the boards compare.
+# RecBole's words give titles and no places. Here are those of the models that boards compare, and of two like them.
 _PLACES = {
     "ADMMSLIM": "doi 10.1145/3336191.3371774",
     "BPR": "arXiv 1205.2618",

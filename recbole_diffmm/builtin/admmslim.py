@@ -13,8 +13,7 @@ from recbole_diffmm.errors import UserError
 class ADMMSLIM(RecBoleADMMSLIM):  # type: ignore[misc]
     """RecBole's ADMMSLIM (WSDM 2020, doi 10.1145/3336191.3371774) up to ``max_items`` items.
 
-    ``center_columns: true`` makes a matrix of all users and all items too, which may be as large as one of that many
-    items.
+    ``center_columns: true`` makes a matrix of all users and all items too, of ``max_items`` squared entries at most.
 
     Raises:
         UserError: there are more items, or too many users for that.
@@ -22,7 +21,7 @@ class ADMMSLIM(RecBoleADMMSLIM):  # type: ignore[misc]
 
     def __init__(self, config: Any, dataset: Any) -> None:
         users, items, limit = dataset.user_num - 1, dataset.item_num - 1, config["max_items"]
-        # Measured: the inverse in float64 with its copy, and the matrices of the iterations in float32.
+        # The inverse in float64 with its copy, and the matrices of the iterations in float32.
         require_room("ADMMSLIM", items, limit, 48, "ItemKNN")
         if config["center_columns"] and users * items > limit**2:
             raise UserError(

@@ -74,7 +74,7 @@ def _latent_semantics(words: pd.Series) -> tuple[np.ndarray, pd.Index]:
     described = np.flatnonzero(weights.getnnz(axis=1))
     # arpack with a fixed start: the same result every time, unlike the randomised solver's approximation
     latent = TruncatedSVD(FEAT_DIM, algorithm="arpack", random_state=0).fit_transform(weights[described])
-    # Processors differ in the thirteenth digit or so: the file is to be the same everywhere, and with it its hash.
+    # Processors round otherwise: the file is to be the same everywhere, and with it its hash.
     return (normalize(latent).round(5) + 0.0).astype(np.float32), words.index[described]
 
 

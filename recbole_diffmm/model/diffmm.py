@@ -110,7 +110,7 @@ class DiffMM(MultimodalRecommender):
 
     The weights sum to one, so that the first two terms need a single propagation of the mean features whatever the
     number of modalities. Contrastive view: :math:`C_m = \sum_l A^l (A_m [E_u; F_m])`. With ``contrast: modality`` the
-    batch's rows of the modality that is listed first are looked for among all rows of the other, as in the reference,
+    batch's rows of each modality are looked for among all rows of each that is listed after it, as in the reference,
     and not the other way round: this loss alone depends on the order of the modalities.
 
     Where paper and reference implementation differ, the reference is followed because the published figures are its.
@@ -373,7 +373,7 @@ class DiffMM(MultimodalRecommender):
     def hidden_space_sampler(self, name: str) -> HiddenSpaceSampler | None:
         """Return what runs the reverse process of one modality in hidden space, as its denoiser is now.
 
-        None where it cannot, or where rows are latents, which are short; the reverse process then goes through theirs.
+        None where it cannot, or where rows are latents, which are short: the reverse process then keeps to the rows.
         """
         denoiser = self.denoiser(name).eval()
         if self.latent is not None or not HiddenSpaceSampler.applies(denoiser, self.settings.sampling_noise):

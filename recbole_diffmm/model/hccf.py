@@ -48,7 +48,7 @@ class HCCF(RowRecommender):
     with a leaky :math:`\sigma`. BPR, the contrast of :math:`\mathrm{sg}(G_l)` and :math:`P_l` over a batch's distinct
     users and items, and the squared norms of all parameters. :math:`P_1` is cubic in :math:`E`, :math:`G_1` linear; a
     small :math:`s` holds the hyperedges' part down while embeddings grow. The published code, and so its figures, makes
-    the activation and does not use it (``activation: none``). In two more points this is the published code's model: it
+    the activation and does not use it (``activation: none``). In more than that this is the published code's model: it
     stops the gradient of :math:`G_l` in the contrast, where the paper's formula has no such stop, and it leaves out the
     paper's further maps from hyperedges to hyperedges and the rows of the layer before, which the paper adds to
     :math:`X_l`. On a GPU, finding the distinct ones makes the host wait twice a batch.

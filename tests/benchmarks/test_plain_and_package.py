@@ -141,4 +141,6 @@ def test_generation(model: DiffMM, oracle: Any, sampling_steps: int) -> None:
         if sampling_steps:
             torch.manual_seed(7)
             start = oracle.q_sample(start, torch.full((N_USERS,), sampling_steps - 1), torch.randn_like(start))
-        assert torch.equal(ours, oracle.p_sample(name, start).topk(4).indices)
+        scores = oracle.p_sample(name, start)
+        # By their scores: two items within rounding of each other may change places.
+        close(scores.gather(1, ours), scores.topk(4).values)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 import torch
 
 from recbole_diffmm.config import Config
@@ -21,6 +22,7 @@ from recbole_diffmm.data.dataset import MultimodalDataset
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.provenance import hash_files
 
+BLAS: str = scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
 QUICK = Path(__file__).parents[2] / "results" / "quick"
 
 
@@ -112,7 +114,10 @@ def test_made_twice_it_is_the_same_and_made_once_it_is_kept(name: str, tmp_path:
     assert times == {file: file.stat().st_mtime_ns for file in second.iterdir()}
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="OpenBLAS has these kernels for x86")
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or "openblas" not in BLAS,
+    reason="other kernels are OpenBLAS's for x86",
+)
 def test_ml_100k_is_the_same_on_processors_that_round_otherwise(tmp_path: Path) -> None:
     """A record of one machine would be stale on another. Without rounding, these two write different ones."""
     for kernels in ("Haswell", "Prescott"):
