@@ -207,6 +207,18 @@ def test_what_training_alone_needs_is_freed(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
 
 
+def test_diffmm_gives_back_what_its_batches_freed_before_it_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, train_data = build("DiffMM", epochs=1)
+    _, valid_data, _ = load_splits(trainer.config, registry.create_dataset(trainer.config))
+    seen: list[str] = []
+    phase = trainer.phase
+    monkeypatch.setattr(trainer, "phase", lambda name: seen.append(name) or phase(name))
+    monkeypatch.setattr("recbole_diffmm.trainer.diffmm.return_freed_memory", lambda: seen.append("given back"))
+    trainer.fit(train_data, valid_data, saved=False)
+    before = seen[: seen.index("evaluation")]
+    assert before[before.index("ranking") :] == ["ranking", "given back"]
+
+
 def test_the_papers_protocol_wants_a_validation_split() -> None:
     trainer, train_data = build("BPR", protocol="paper")
     trainer.watch_test(train_data)
