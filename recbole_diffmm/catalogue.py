@@ -63,7 +63,7 @@ class Entry:
         title: Its paper's, or what it does.
         venue: Where the paper was published, empty without one.
         year: When; None without a paper.
-        link: Where the paper is; empty without one, or where nobody has looked it up.
+        link: Where the paper is; empty without one, or where its address is not kept here.
         reads: ``interactions``, or ``interactions, features``.
         multimodal: Whether it reads item modalities.
         tuned: Boards and datasets that settings beside its defaults were tuned for, such as ``quick/ml-100k``.

@@ -54,8 +54,9 @@ def counts(step: Any) -> tuple[int, int]:
     return flops.get_total_flops(), memory.bytes
 
 
-def denoiser_step(precision: str = "fp32") -> tuple[int, int, int, int]:
-    model = build(n_users=BATCH, n_items=500, denoiser_hidden_sizes=[HIDDEN], precision=precision).train()
+def denoiser_step(precision: str = "fp32", **values: Any) -> tuple[int, int, int, int]:
+    values = {"n_users": BATCH, "n_items": 500, "denoiser_hidden_sizes": [HIDDEN], "precision": precision, **values}
+    model = build(**values).train()
     projected, targets = model.injection_targets()
     users, t = torch.arange(BATCH), torch.zeros(BATCH, dtype=torch.int64)
 
@@ -136,19 +137,7 @@ def test_evaluation_multiplies_once_for_a_user_and_an_item() -> None:
 
 def test_a_latent_denoiser_step_multiplies_in_the_latent_space() -> None:
     rank = 8
-    model = build(
-        n_users=BATCH, n_items=5000, denoiser_hidden_sizes=[HIDDEN], latent_size=rank, precision="fp32"
-    ).train()
-    projected, targets = model.injection_targets()
-    users, t = torch.arange(BATCH), torch.zeros(BATCH, dtype=torch.int64)
-
-    def step() -> None:
-        noise = torch.randn(BATCH, model.row_size)
-        elbo, msi = model.denoiser_loss("smell", users, t, noise, projected["smell"], targets)
-        (elbo.mean() + msi.mean()).backward()
-        model.zero_grad(set_to_none=True)
-
-    flops, _ = counts(step)
+    _, _, flops, _ = denoiser_step(n_items=5000, latent_size=rank)
     products, injection = 2 * 5 * BATCH * rank * HIDDEN, 2 * 3 * BATCH * rank * SIZE
     embedding = 3 * 2 * BATCH * 10 * (HIDDEN + 10)  # of the steps
     assert products <= flops <= 1.1 * (products + injection + embedding)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import statistics
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from recbole_diffmm.data.toy import MODALITIES, N_ITEMS, N_USERS
+from tests.benchmarks.conftest import load_script
 
 SETTINGS = {
     "embedding_size": 8,
@@ -29,9 +29,7 @@ PHASES = [*EPOCH, "total", "test", "all_users"]
 def epoch(repository: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(repository / "benchmarks"))  # where it finds plain.py, as a script does
-        spec = importlib.util.spec_from_file_location("epoch", repository / "benchmarks" / "epoch.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_script(repository, "epoch")
         patch.setattr(module, "GEMM_SIZE", {"cpu": 128})
         yield module
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from tests.benchmarks.conftest import load_script
 
 SMALL = {"users": 300, "items": 200, "interactions": 3000}
 AXES = ["--users", "300", "600", "--items", "--interactions"]
@@ -22,9 +23,7 @@ PHASES = ["denoisers", "generation", "ranking", "evaluation"]
 def growth(repository: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(repository / "benchmarks"))  # where it finds its parts, as a script does
-        spec = importlib.util.spec_from_file_location("growth", repository / "benchmarks" / "growth.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_script(repository, "growth")
         return module
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,6 @@ from tests.parity.test_parity import CONTRASTS, close
 
 # The reference's names of a denoiser's parameters, and ours: both append the step to the row.
 DENOISER = {"emb_layer": "time_layer", "in_layers.0": "input_layer", "out_layers.0": "output_layer"}
-
-
-@pytest.fixture(scope="module")
-def plain(repository: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("plain", repository / "benchmarks" / "plain.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(params=FILES)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,14 +20,6 @@ PROBLEMS = [
     {"contrast": "main", "projection": "linear", "rebuild_k": 3, "edge_dropout": 0.3, "n_layers": 3},
     {"contrast": "modality", "projection": "linear", "steps": 9, "modalities": ("look", "smell", "sound")},
 ]
-
-
-@pytest.fixture(scope="module")
-def plain(repository: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("plain", repository / "benchmarks" / "plain.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(params=PROBLEMS, ids=str)

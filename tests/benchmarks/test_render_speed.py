@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.benchmarks.conftest import load_script
+
 
 @pytest.fixture(scope="module")
 def speed(repository: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("render_speed", repository / "benchmarks" / "render_speed.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(repository, "render_speed")
 
 
 def test_the_page_shows_the_reports(speed: Any) -> None:
