@@ -16,13 +16,13 @@ from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.trainer import Trainer
 from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import dict2str, set_color
-from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from recbole_diffmm.data.dataset import interaction_hash
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.evaluator.batches import RepeatedBatches
+from recbole_diffmm.evaluator.collector import TopCollector
 from recbole_diffmm.evaluator.per_user import PerUserEvaluator
 from recbole_diffmm.evaluator.slices import Lists
 from recbole_diffmm.record import plain_config, run_name
@@ -63,12 +63,12 @@ class RunTrainer(Trainer):
             recbole_trainer.get_tensorboard = opened
         # RecBole's file name is the clock's second: runs that start together would overwrite each other's best epoch.
         self.saved_model_file = os.path.join(self.checkpoint_dir, f"{name}.pth")
+        self.eval_collector = TopCollector(config)
         self.evaluator = PerUserEvaluator(config)
         self.curve: list[dict[str, Any]] = []
         self.diagnostics: dict[str, Any] = {}
         self.best_epoch: int | None = None
         self.test_selected: dict[str, Any] | None = None
-        self._largest: list[Tensor] = []  # score of each batch of an evaluation
         self.resume_file: Path | None = None
         self.earlier_seconds = 0.0
         self.train_hash: str | None = None
@@ -315,24 +315,15 @@ class RunTrainer(Trainer):
             if eval_data not in self._evaluated:
                 self._evaluated[eval_data] = RepeatedBatches(eval_data, self.device)
             eval_data = self._evaluated[eval_data]
-        self._largest = []
+        self.eval_collector.largest = []
         result: dict[str, float] | None = super().evaluate(eval_data, load_best_model=False)
-        if self._largest and not torch.stack(self._largest).amax() < torch.inf:  # not a number compares to nothing
+        largest = self.eval_collector.largest
+        if largest and not torch.stack(largest).amax() < torch.inf:  # not a number compares to nothing
             raise UserError(
                 f"scores of {self.config['model']} are not finite, with learning_rate={self.learning_rate}; try a "
                 "smaller learning_rate, and look at the sizes of the features"
             )
         return result
-
-    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
-        found = super()._full_sort_batch_eval(batched_data)
-        self._largest.append(found[1].amax())  # what must not be ranked is minus infinity by now
-        return found
-
-    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
-        found = super()._neg_sample_batch_eval(batched_data)
-        self._largest.append(found[1].amax())
-        return found
 
     def test(self, test_data: Any) -> tuple[dict[str, float], Lists | None]:
         """Return the test metrics of the best epoch, and the lists they are of where all items were ranked."""
