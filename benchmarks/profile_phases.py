@@ -116,12 +116,16 @@ def build(name: str, dataset: str, config_files: list[str], **values: Any) -> tu
     return config, model, registry.get_trainer_class(config)(config, model), train, test
 
 
-class RecBolesCollector(TopCollector):
+class RecBolesCollector(Collector):
     """What RecBole's trainer has, and the pass over all scores that says whether they are finite."""
+
+    def begin(self) -> None:
+        """Begin an evaluation."""
+        self.largest: list[Any] = []
 
     def eval_batch_collect(self, scores: Any, *batch: Any) -> None:
         """Add a batch to what the evaluator gets."""
-        Collector.eval_batch_collect(self, scores, *batch)
+        super().eval_batch_collect(scores, *batch)
         self.largest.append(scores.amax())
 
 
@@ -161,13 +165,21 @@ def recboles_parts(config: Any, model: Any, trainer: Any, train: Any, test: Any)
 
 def collecting(trainer: Any, evaluate: Callable[[], Any]) -> float:
     """Seconds that the collector takes of an evaluation."""
-    collect, spent = trainer.eval_collector.eval_batch_collect, 0.0
+    collector, spent = trainer.eval_collector, 0.0
 
-    def timed(*args: Any) -> None:
-        nonlocal spent
-        spent += seconds(lambda: collect(*args))
+    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            nonlocal spent
+            start = time.perf_counter()
+            result = method(*args)
+            wait()
+            spent += time.perf_counter() - start
+            return result
 
-    trainer.eval_collector.eval_batch_collect = timed
+        return call
+
+    collector.eval_batch_collect = timed(collector.eval_batch_collect)
+    collector.get_data_struct = timed(collector.get_data_struct)
     evaluate()
     return spent
 

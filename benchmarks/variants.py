@@ -1,6 +1,7 @@
 """Compares variants of DiffMM by their run records: what each validates and tests at, over the same epochs and seeds.
 
-Only seeds that both a variant and the first one have are compared, and only as many epochs as all of them ran.
+Only seeds that both a variant and the first one have are compared, and only as many epochs as all of them ran. What an
+earlier report says of other variants stays in it while the first is the same: their records need not lie there any more.
 
     python benchmarks/variants.py --out benchmarks/results/variants-tiktok.json \\
       'fp32=results/old/DiffMM-*.json' 'bf16=benchmarks/results/diffmm-tiktok-va/*.json'
@@ -60,12 +61,12 @@ def main() -> None:
     args = parser.parse_args()
     groups = {name: read(pattern) for name, pattern in (text.split("=", 1) for text in args.variants)}
     first, *others = groups
-    report: dict[str, Any] = {"compared_with": first, "variants": {}}
+    entries: dict[str, dict[str, Any]] = {}
     for name in (first, *others):
         seeds = sorted(groups[name].keys() & groups[first].keys())
         n_epochs = min(len(groups[g][seed]["curve"]) for g in (name, first) for seed in seeds)
         ours, base = ([describe(groups[g][seed], n_epochs) for seed in seeds] for g in (name, first))
-        report["variants"][name] = {
+        entries[name] = {
             "seeds": seeds,
             "epochs": n_epochs,
             "epochs_averaged": f"{AFTER_RISE} to {n_epochs - 1}",
@@ -75,9 +76,12 @@ def main() -> None:
                 key: spread([a[key] - b[key] for a, b in zip(ours, base, strict=True)]) for key in ours[0]
             },
         }
+    earlier = json.loads(args.out.read_text())["variants"] if args.out.is_file() else {}
+    kept = earlier if earlier.get(first) == entries[first] else {}
+    report = {"compared_with": first, "variants": {**kept, **entries}}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
-    for name, entry in report["variants"].items():
+    for name, entry in entries.items():
         figures = {key: value["mean"] for key, value in entry["figures"].items()}
         sys.stdout.write(f"{name} (seeds {entry['seeds']}, {entry['epochs']} epochs): {figures}\n")
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from recbole.evaluator.collector import Collector
 from recbole.utils import init_seed
 
 from recbole_diffmm import registry
 from recbole_diffmm.config import Config
+from recbole_diffmm.evaluator.collector import TopCollector
 from recbole_diffmm.quick_start import load, load_splits, run
 from recbole_diffmm.trainer.loop import handed_over
 from recbole_diffmm.trainer.replay import WARM_UP, Replay, own_stream
@@ -94,6 +96,24 @@ def test_a_step_does_not_wait_for_the_gpu(model: str) -> None:
         step(batch)
     with no_waiting():
         step(batches[2])
+
+
+def test_an_evaluation_collects_the_same_and_its_batches_do_not_wait() -> None:
+    config = {"metrics": ["Recall", "ItemCoverage"], "eval_args": {"mode": "full"}, "topk": [5], "device": "cuda"}
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.rand(30, 400, generator=generator) for _ in range(3)]
+    positives = (torch.rand(30, 400, generator=generator) < 0.02).nonzero().T
+    on_gpu = [(scores.cuda(), None, *positives.cuda()) for scores in batches]
+    ours, recboles = TopCollector(config), Collector(config)
+    ours.eval_batch_collect(*on_gpu[0])
+    with no_waiting():
+        for batch in on_gpu[1:]:
+            ours.eval_batch_collect(*batch)
+    for batch in on_gpu:
+        recboles.eval_batch_collect(*batch)
+    found, expected = ours.get_data_struct(), recboles.get_data_struct()
+    for name in ("rec.items", "rec.topk"):
+        assert torch.equal(found.get(name), expected.get(name))
 
 
 def test_those_that_wait_still_do() -> None:

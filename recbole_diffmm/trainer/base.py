@@ -315,7 +315,7 @@ class RunTrainer(Trainer):
             if eval_data not in self._evaluated:
                 self._evaluated[eval_data] = RepeatedBatches(eval_data, self.device)
             eval_data = self._evaluated[eval_data]
-        self.eval_collector.largest = []
+        self.eval_collector.begin()
         result: dict[str, float] | None = super().evaluate(eval_data, load_best_model=False)
         largest = self.eval_collector.largest
         if largest and not torch.stack(largest).amax() < torch.inf:  # not a number compares to nothing

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from recbole.data.interaction import Interaction
-from recbole.evaluator.collector import Collector
+from recbole.evaluator.collector import Collector, DataStruct
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
@@ -15,7 +15,7 @@ from recbole_diffmm import registry
 from recbole_diffmm.evaluator.collector import TopCollector, hits
 from recbole_diffmm.quick_start import load_splits
 from tests.test_counts import NewMemory
-from tests.trainer.test_loop import build
+from tests.trainer.test_loop import Readings, build
 
 N_USERS, N_ITEMS = 40, 90
 TOP = ["Recall", "NDCG", "MRR", "Hit", "MAP", "Precision"]
@@ -27,12 +27,11 @@ def config(metrics: list[str], mode: str = "full") -> dict[str, Any]:
 
 
 def batch(seed: int) -> tuple[torch.Tensor, Interaction, torch.Tensor, torch.Tensor]:
-    """Scores with ties and masked items, and one positive or more of every user, in an order of no meaning."""
+    """Scores with ties and masked items, and a few positives of most users, in an order of no meaning."""
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randint(0, 12, (N_USERS, N_ITEMS), generator=generator).float()
     scores[torch.rand(scores.shape, generator=generator) < 0.2] = -torch.inf
-    positive = torch.rand(scores.shape, generator=generator) < 0.1
-    positive[:, seed] = True
+    positive = torch.rand(scores.shape, generator=generator) < 0.02
     pairs = positive.nonzero()
     users, items = pairs[torch.randperm(len(pairs), generator=generator)].T
     return scores, Interaction({"label": positive.flatten().float()}), users, items
@@ -40,22 +39,38 @@ def batch(seed: int) -> tuple[torch.Tensor, Interaction, torch.Tensor, torch.Ten
 
 @pytest.mark.parametrize(
     "metrics",
-    [TOP, LISTS, TOP + LISTS, [*TOP, "GAUC"], ["AUC", "LogLoss"]],
-    ids=["top", "lists", "top and lists", "ranks of all", "scores"],
+    [TOP, LISTS, TOP + LISTS, [*TOP, "GAUC"]],
+    ids=["top", "lists", "top and lists", "ranks of all"],
 )
 def test_collected_is_what_recbole_collects(metrics: list[str]) -> None:
     ours, recboles = TopCollector(config(metrics)), Collector(config(metrics))
-    for seed in range(3):
-        ours.eval_batch_collect(*batch(seed))
-        recboles.eval_batch_collect(*batch(seed))
-    expected, given = recboles.get_data_struct(), ours.get_data_struct()
+    for seeds in (range(3), range(3, 5)):  # two evaluations
+        for seed in seeds:
+            ours.eval_batch_collect(*batch(seed))
+            recboles.eval_batch_collect(*batch(seed))
+        same(ours.get_data_struct(), recboles.get_data_struct())
+
+
+def same(found: DataStruct, expected: DataStruct) -> None:
     assert expected._data_dict
-    assert given._data_dict.keys() == expected._data_dict.keys()
-    assert not ours.data_struct._data_dict, "the next evaluation starts anew"
+    assert found._data_dict.keys() == expected._data_dict.keys()
     for name, value in expected._data_dict.items():
-        found = given.get(name)
-        assert found.dtype == value.dtype, name
-        assert torch.equal(found, value), name
+        assert found.get(name).dtype == value.dtype, name
+        assert torch.equal(found.get(name), value), name
+
+
+def test_single_pairs_are_collected_by_recboles_own_method() -> None:
+    ours, recboles = (kind(config(["AUC", "LogLoss"], "labeled")) for kind in (TopCollector, Collector))
+    for collector in (ours, recboles):
+        for labels in ([1.0, 0.0, 1.0], [0.0]):
+            pairs = Interaction({"label": torch.tensor(labels)})
+            collector.eval_batch_collect(torch.linspace(0, 1, len(labels)), pairs, None, None)
+    same(ours.get_data_struct(), recboles.get_data_struct())
+
+
+def test_users_without_positives() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    assert hits(torch.tensor([[4, 1], [0, 3]]), none, none, n_items=5).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_a_pair_that_is_there_twice_counts_once() -> None:
@@ -64,13 +79,12 @@ def test_a_pair_that_is_there_twice_counts_once() -> None:
     assert hits(items, positive_u, positive_i, n_items=5).tolist() == [[0, 0, 1], [0, 1, 2]]
 
 
-@pytest.mark.parametrize("mode", ["full", "uni20"])
+@pytest.mark.parametrize("mode", ["full", "uni20", "pop20"])
 def test_metrics_are_recboles(mode: str) -> None:
     values = {"eval_args": {"mode": mode}, "metrics": TOP + LISTS, "eval_users_per_batch": 7}
     values |= {"topk": [1, 5], "valid_metric": "Recall@5"}
     trainer, train_data = build("BPR", **values)
     _, valid, _ = load_splits(trainer.config, registry.create_dataset(trainer.config))
-    trainer.identify(train_data)
     assert isinstance(trainer.eval_collector, TopCollector)
     found = []
     for kind in (TopCollector, Collector):
@@ -83,17 +97,38 @@ def test_metrics_are_recboles(mode: str) -> None:
 
 
 def test_no_matrix_of_users_and_items_is_made() -> None:
-    collector = TopCollector(config(TOP + LISTS))
-    scores, users = torch.rand(N_USERS, 1000), torch.arange(N_USERS)
-    with NewMemory() as memory:
-        collector.eval_batch_collect(scores, Interaction({}), users, users)
-    assert 0 < memory.bytes < scores.numel() * scores.element_size()
+    def made(n_items: int) -> int:
+        collector, users = TopCollector(config(TOP + LISTS)), torch.arange(N_USERS)
+        scores = torch.rand(N_USERS, n_items)
+        with NewMemory() as memory:
+            collector.eval_batch_collect(scores, Interaction({}), users, users)
+            collector.get_data_struct()
+        return memory.bytes
+
+    assert 0 < made(1000) == made(4000)
+
+
+def test_batches_do_not_make_the_host_wait() -> None:
+    collector, given = TopCollector(config(TOP + LISTS)), batch(0)
+    with Readings() as readings:
+        collector.eval_batch_collect(*given)
+    assert not readings.seen
 
 
 @pytest.mark.parametrize("metrics", [TOP + LISTS, ["GAUC"]])
-def test_memory_is_moved_in_proportion_to_the_users(metrics: list[str]) -> None:
+def test_an_interrupted_evaluation_leaves_nothing(metrics: list[str]) -> None:
+    collector, anew = TopCollector(config(metrics)), TopCollector(config(metrics))
+    collector.eval_batch_collect(*batch(0))
+    collector.begin()
+    for each in (collector, anew):
+        each.eval_batch_collect(*batch(1))
+    assert len(collector.largest) == 1
+    same(collector.get_data_struct(), anew.get_data_struct())
+
+
+def test_memory_is_moved_in_proportion_to_the_users() -> None:
     def moved(n_batches: int) -> int:
-        collector, given = TopCollector(config(metrics)), batch(0)
+        collector, given = TopCollector(config(TOP + LISTS)), batch(0)
         with NewMemory() as memory:
             for _ in range(n_batches):
                 collector.eval_batch_collect(*given)
