@@ -1,7 +1,7 @@
 """Compares variants of DiffMM by their run records: what each validates and tests at, over the same epochs and seeds.
 
-Only seeds that both a variant and the first one have are compared, and only as many epochs as all of them ran. What an
-earlier report says of other variants stays in it while the first is the same: their records need not lie there any more.
+Only seeds that both a variant and the first one have are compared, and only as many epochs as both ran. What an earlier
+report says of other variants stays in it while the first is the same: their records need not lie there any more.
 
     python benchmarks/variants.py --out benchmarks/results/variants-tiktok.json \\
       'fp32=results/old/DiffMM-*.json' 'bf16=benchmarks/results/diffmm-tiktok-va/*.json'
