@@ -90,3 +90,15 @@ def test_admmslim_refuses_a_matrix_of_too_many_users_and_items() -> None:
         UserError, match=r"center_columns=true in .* 1,000,000 x 80 here, more than max_items=80 squared"
     ):
         config.model_class(config, many())
+
+
+@pytest.mark.parametrize("n_users", [1, 7])
+def test_racts_targets_are_recboles(n_users: int) -> None:
+    ours, theirs, _ = both("RaCT", train_stage="actor_pretrain")
+    generator = torch.Generator().manual_seed(n_users)
+    scores, relevant, given = (torch.rand(n_users, 50, generator=generator) for _ in range(3))
+    relevant, given = (relevant < 0.3).float(), (given < 0.3).float()
+    relevant[0] = 0  # its user has nothing to find
+    expected = theirs.calculate_ndcg(scores.clone(), relevant, given, 10)
+    torch.testing.assert_close(ours.calculate_ndcg(scores.clone(), relevant, given, 10), expected)
+    assert expected[0] == 0 and (n_users == 1 or expected.any())
