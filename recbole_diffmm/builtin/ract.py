@@ -29,4 +29,4 @@ class RaCT(RecBoleRaCT):  # type: ignore[misc]
         dcg = (true_matrix.gather(1, listed) * discounts).sum(dim=1)
         of_n = torch.cat((discounts.new_zeros(1), discounts.cumsum(0)))  # with 0, 1, ..., k relevant items
         ideal = of_n[(true_matrix > 0).sum(dim=1).clamp(max=k)]
-        return dcg / ideal.clamp(min=0.1)
+        return dcg / ideal.clamp(min=0.1)  # RecBole's bound: with nothing relevant, zero and not 0 / 0

@@ -126,6 +126,17 @@ def test_an_interrupted_evaluation_leaves_nothing(metrics: list[str]) -> None:
     same(collector.get_data_struct(), anew.get_data_struct())
 
 
+def test_the_trainer_begins_anew() -> None:
+    trainer, train_data = build("BPR", eval_users_per_batch=7)
+    _, valid, _ = load_splits(trainer.config, registry.create_dataset(trainer.config))
+    trainer.eval_collector.data_collect(train_data)
+    expected = trainer.evaluate(valid, load_best_model=False)
+    left = torch.full((3, trainer.model.n_items), torch.inf)  # as of an evaluation that was interrupted
+    trainer.eval_collector.eval_batch_collect(left, Interaction({}), torch.arange(3), torch.arange(3))
+    assert trainer.evaluate(valid, load_best_model=False) == expected
+    assert len(trainer.evaluator.hits) == len(valid.uid_list)
+
+
 def test_memory_is_moved_in_proportion_to_the_users() -> None:
     def moved(n_batches: int) -> int:
         collector, given = TopCollector(config(TOP + LISTS)), batch(0)
