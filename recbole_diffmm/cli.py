@@ -146,6 +146,14 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument(
         "--minutes", type=float, help="begin no trial after so many minutes of training (default: no end)"
     )
+    tune.add_argument(
+        "--finalists",
+        type=int,
+        help="best settings that are trained again with two more seeds to choose by (default: 1)",
+    )
+    tune.add_argument(
+        "--final_only", action="store_true", help="hold the final of searches that are done, as their reports have them"
+    )
     tune.add_argument("--board", help="tune every row of a leaderboard with its budget; --model names one of them")
     tune.add_argument("--space", type=Path, metavar="FILE", help="ranges (default: properties/tune/<Model>.yaml)")
     tune.add_argument("--workers", type=int, help="trials at a time (default: one a GPU, or as cores allow)")
@@ -293,8 +301,8 @@ def _tune(given: Any, settings: list[str]) -> None:
         from recbole_diffmm.leaderboard.spec import find_spec, load_spec
         from recbole_diffmm.leaderboard.tuned import searches
 
-        others = (given.space, given.label, given.config_files, given.dataset, given.trials, given.minutes)
-        if settings or any((*others, given.out, given.reports)):
+        others = (given.space, given.label, given.config_files, given.dataset, given.out, given.reports)
+        if settings or any((*others, given.trials, given.minutes, given.finalists)):
             raise UserError("--board says everything but the row (--model); leave settings, budget and the others out")
         rows = [given.model] if given.model else []
         spec = load_spec(find_spec(given.board))
@@ -316,10 +324,11 @@ def _tune(given: Any, settings: list[str]) -> None:
                 overrides,
                 given.space,
                 minutes=given.minutes,
+                finalists=1 if given.finalists is None else given.finalists,
             )
         ]
     for search in found:
-        result = tune(search, out, reports, given.storage, given.workers)
+        result = tune(search, out, reports, given.storage, given.workers, only_final=given.final_only)
         _say(f"{search.name}: validation {result.score:.4f} with {json.dumps(result.settings)}")
         for file in result.files:
             _say(f"wrote {file}")

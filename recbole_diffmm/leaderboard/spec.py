@@ -74,6 +74,7 @@ class Tuning(_Part):
 
     trials: int = Field(ge=1)
     minutes: FiniteFloat | None = Field(None, gt=0)  # of training, after which no further trial begins
+    finalists: int = Field(1, ge=1)  # of the best trials, trained again with other seeds to choose the best one by
 
 
 class Spec(_Part):

@@ -49,7 +49,8 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
     try:
         report: dict[str, Any] = read_json(Path(find_file(name)))
         budget, objective = report["budget"], str(report["objective"])
-        found, trials = Tuning(trials=budget["trials"], minutes=budget["minutes"]), report["trials"]
+        found = Tuning(trials=budget["trials"], minutes=budget["minutes"], finalists=budget.get("finalists", 1))
+        trials = report["trials"]
         best, split = report["best"]["settings"], str(report["split_hash"])
         spent = sum(trial["seconds"] or 0.0 for trial in trials) / 60
         if not isinstance(best, dict) or not math.isfinite(spent):
@@ -66,6 +67,9 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
     within = len(trials) >= found.trials and (found.minutes or math.inf) <= (tuning.minutes or math.inf)
     if found.trials != tuning.trials or (found.minutes != tuning.minutes and not within):
         raise UserError(f"{row} was tuned with {_budget(found)}, the board states {_budget(tuning)} for all: {command}")
+    if found.finalists != tuning.finalists:
+        then, now = _final(found), _final(tuning)
+        raise UserError(f"{row} was tuned with {then}, the board states {now} for all: {command} --final_only")
     if len(trials) < tuning.trials and (tuning.minutes is None or spent < tuning.minutes):
         raise UserError(f"{row} was tuned with {len(trials)} trials of {tuning.trials} alone ({name}): {command}")
     settings = plain({**spec.settings, **entry.settings})
@@ -91,11 +95,16 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
     took = "under a minute" if spent < 1 else f"{spent:.0f} minute{'s' if round(spent) > 1 else ''}"
     cap = f", none begun after {tuning.minutes:g} minutes" if tuning.minutes else ""
     more = "more " if report.get("earlier") else ""
-    return f"{len(trials)} {more}trials in {took}{cap}, on {objective} of split {split[:12]}"
+    final = f" and {_final(tuning)}" if tuning.finalists > 1 else ""
+    return f"{len(trials)} {more}trials{final} in {took}{cap}, on {objective} of split {split[:12]}"
 
 
 def _budget(tuning: Tuning) -> str:
     return f"{tuning.trials} trials" + (f" or {tuning.minutes:g} minutes" if tuning.minutes else "")
+
+
+def _final(tuning: Tuning) -> str:
+    return f"a final of {tuning.finalists}" if tuning.finalists > 1 else "no final"
 
 
 def searches(spec: Spec, models: Collection[str] = ()) -> list[Search]:
@@ -123,6 +132,7 @@ def searches(spec: Spec, models: Collection[str] = ()) -> list[Search]:
             config_files(spec, entry, dataset),
             {**spec.settings, **entry.settings},
             minutes=spec.tuning.minutes,
+            finalists=spec.tuning.finalists,
         )
         for dataset in spec.datasets
         for entry in rows.values()

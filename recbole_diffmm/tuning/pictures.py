@@ -83,11 +83,20 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("Seed", str(report["seed"]), "of every trial's training"),
         ("Ranges", report["space"]["file"], ""),
         ("Config files", ", ".join(report["config_files"]), ""),
+        *_final(report),
         ("Split", (report["split_hash"] or "")[:12], f"SHA-256 {report['split_hash']}"),
         ("Code", (code.get("commit") or "installed")[:9] + (" and changes" if code.get("dirty") else ""), ""),
         ("Finished", str(report["finished"])[:16].replace("T", " "), "UTC"),
     ]
     return [fact for fact in facts if fact[1]]
+
+
+def _final(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    final = report.get("final")
+    if not final:
+        return []
+    means = ", ".join(f"{words.metric(entry['mean'])} (trial {entry['number']})" for entry in final["finalists"])
+    return [("Final", means, f"means over seeds {', '.join(map(str, final['seeds']))}; the best one is chosen")]
 
 
 def _line(report: Mapping[str, Any], trial: Mapping[str, Any], failed: bool) -> dict[str, Any]:
@@ -132,7 +141,9 @@ def figures(report: Mapping[str, Any]) -> list[Figure]:
 
 
 def _is_bigger_better(report: Mapping[str, Any]) -> bool:
-    """The report does not say it, but the best of the complete trials does."""
+    if "bigger_is_better" in report:
+        return bool(report["bigger_is_better"])
+    # Earlier reports do not say it, and have no final, so that the best of the complete trials does.
     scores = [trial["score"] for trial in report["trials"] if trial["state"] == "complete"]
     return report["best"]["score"] >= max(scores, default=report["best"]["score"])
 

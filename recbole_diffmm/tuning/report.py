@@ -38,6 +38,7 @@ def report(
                 "model": search.model,
                 "dataset": search.dataset,
                 "objective": selection(config),
+                "bigger_is_better": bool(config["valid_metric_bigger"]),
                 "budget": {
                     "trials": search.trials,
                     "minutes": search.minutes,
@@ -62,7 +63,7 @@ def report(
                     "settings": settings(winner),
                     "best_epoch": winner.user_attrs.get("best_epoch"),
                 },
-                "at_edge": _at_edge(space, settings(winner)),
+                "at_edge": at_edge(space, settings(winner)),
                 "importances": _importances(study),
                 "trials": [
                     {
@@ -94,7 +95,7 @@ def _told(value: Range) -> Any:
     return {**told, "log": True} if value.log else told
 
 
-def _at_edge(space: Mapping[str, Range], settings: Mapping[str, Any]) -> list[str]:
+def at_edge(space: Mapping[str, Range], settings: Mapping[str, Any]) -> list[str]:
     """Settings whose best value is so near an end of its range that a wider one might do better."""
     found = []
     for name, value in settings.items():
@@ -138,6 +139,10 @@ def write_settings(path: Path, content: Mapping[str, Any]) -> Path:
         f"# Data split {content['split_hash'][:12]}, commit {(content['code']['commit'] or 'installed')[:9]}, "
         f"{content['finished'][:10]}.",
     ]
+    if final := content.get("final"):
+        seeds = ", ".join(str(seed) for seed in final["seeds"])
+        lines[0] = lines[0].replace("the best of", f"one of the best {budget['finalists']} of")
+        lines.insert(1, f"# Chosen by its mean over seeds {seeds} ({final['mean']:.4f}).")
     if content["at_edge"]:
         lines.append(f"# At an end of the searched range: {', '.join(content['at_edge'])}; a wider one may do better.")
     text = "\n".join([*lines, yaml.safe_dump(best["settings"], sort_keys=False)])

@@ -12,6 +12,8 @@ PATIENCES = 2
 WORST = 25.0  # per cent
 # The attribute of a study that has the best settings of an earlier search, empty without one.
 EARLIER = "earlier"
+# A search shows one bar and leaves no checkpoint; none of these keys can move a number.
+QUIET: dict[str, Any] = {"state": "WARNING", "show_progress": False, "tensorboard": False, "resume_every": 0}
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Search:
         space: File of the ranges; `properties/tune/<Model>.yaml` by default.
         seed: Of the sampler.
         minutes: No trial begins once those before have trained for so long together; None for no such end.
+        finalists: How many of the best settings are trained again with other seeds, of which the best mean wins; 1 for
+            the best by the search's own seed.
     """
 
     model: str
@@ -39,6 +43,7 @@ class Search:
     space: Path | None = None
     seed: int = 0
     minutes: float | None = None
+    finalists: int = 1
 
     @property
     def name(self) -> str:

@@ -109,7 +109,7 @@ def load_space(model: str, path: Path | None = None) -> tuple[dict[str, Range], 
     values = read_yaml(path) if path.suffix in {".yaml", ".yml"} else _read_lines(path)
     if not values:
         raise UserError(f"{path} has no setting to search; give at least one, such as learning_rate: [0.001, 0.01]")
-    return {name: _range(name, value, path) for name, value in values.items()}, path.name
+    return {name: read_range(name, value, path) for name, value in values.items()}, path.name
 
 
 def _read_lines(path: Path) -> dict[str, Any]:
@@ -125,7 +125,8 @@ def _read_lines(path: Path) -> dict[str, Any]:
     return values
 
 
-def _range(name: str, value: Any, path: Path) -> Range:
+def read_range(name: str, value: Any, path: Path) -> Range:
+    """Return the range that the YAML file `path` gives a setting."""
     try:
         if isinstance(value, list):
             return Range(kind="choice", values=tuple(value))

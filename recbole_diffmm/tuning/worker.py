@@ -1,4 +1,4 @@
-"""One trial in a process of its own: draws settings, trains, judges on validation, and tells the study."""
+"""One training of a search in a process of its own, judged on validation: a trial, or one of its final."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from recbole_diffmm.process import gpu_settings, leave, told_to_parent
 
 
 def main() -> int:
-    """Do the trial that standard input asks for and return the exit code."""
+    """Do the training that standard input asks for and return the exit code."""
     with told_to_parent() as (asked, tell):
         try:
-            tell({"done": trial(asked, tell)})
+            tell({"done": (trial if "study" in asked else training)(asked, tell)})
         except Exception as error:
             tell({"failed": _reason(error), "details": traceback.format_exc()})
             return 1
@@ -26,8 +26,32 @@ def _reason(error: Exception) -> str:
     return " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
 
 
+def training(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Train with the settings that are asked for and return the best of the validation curve, and what it took."""
+    from recbole_diffmm.quick_start import validate
+    from recbole_diffmm.quiet import quiet_libraries
+
+    quiet_libraries()
+    started = time.perf_counter()
+    result = validate(
+        asked["model"],
+        asked["dataset"],
+        asked["config_files"],
+        None,
+        gpu_settings(asked["settings"]),
+        lambda epoch, score: tell({"epoch": epoch + 1, "score": score}),
+    )
+    return {
+        "score": result.score,
+        "best_epoch": result.best_epoch,
+        "epochs_run": result.epochs_run,
+        "seconds": round(time.perf_counter() - started, 2),
+        "split_hash": result.split_hash,
+    }
+
+
 def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int | None:
-    """Do one trial and return its number; one that ends with an error is told to the study as failed.
+    """Draw settings, train and return the trial's number; one that ends with an error is told to the study as failed.
 
     Where others, elsewhere, have spent the rest of the budget, nothing is done.
     """

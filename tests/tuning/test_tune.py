@@ -34,7 +34,7 @@ from recbole_diffmm.trainer.base import RunTrainer
 from recbole_diffmm.tuning import study as studies
 from recbole_diffmm.tuning import tune as tuning
 from recbole_diffmm.tuning import worker
-from recbole_diffmm.tuning.report import _at_edge
+from recbole_diffmm.tuning.report import at_edge
 from recbole_diffmm.tuning.search import Search
 from recbole_diffmm.tuning.space import Range
 from recbole_diffmm.tuning.tune import Found, _over, tune
@@ -447,10 +447,10 @@ def test_the_best_values_at_an_end_of_their_range_are_told():
         "words": Range(kind="choice", values=("a", "b", "c")),
     }
     middle = {"log": 0.01, "whole": 50, "choice": 2, "pair": 1, "words": "a"}
-    assert _at_edge(space, middle) == []  # with two values each is an end, and words have none
-    assert _at_edge(space, {**middle, "log": 1.2e-4, "whole": 99, "choice": 3}) == ["log", "whole", "choice"]
+    assert at_edge(space, middle) == []  # with two values each is an end, and words have none
+    assert at_edge(space, {**middle, "log": 1.2e-4, "whole": 99, "choice": 3}) == ["log", "whole", "choice"]
     # Below zero there is nothing that a wider range could hold.
-    assert _at_edge(space, {**middle, "log": 0.9, "whole": 1, "choice": 1}) == ["log", "choice"]
+    assert at_edge(space, {**middle, "log": 0.9, "whole": 1, "choice": 1}) == ["log", "choice"]
 
 
 def test_missing_optuna_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch):
