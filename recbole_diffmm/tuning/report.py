@@ -141,7 +141,7 @@ def write_settings(path: Path, content: Mapping[str, Any]) -> Path:
     ]
     if final := content.get("final"):
         seeds = ", ".join(str(seed) for seed in final["seeds"])
-        lines[0] = lines[0].replace("the best of", f"one of the best {budget['finalists']} of")
+        lines[0] = lines[0].replace("the best of", f"the best of {budget['finalists']} finalists of")
         lines.insert(1, f"# Chosen by its mean over seeds {seeds} ({final['mean']:.4f}).")
     if content["at_edge"]:
         lines.append(f"# At an end of the searched range: {', '.join(content['at_edge'])}; a wider one may do better.")

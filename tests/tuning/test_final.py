@@ -188,7 +188,7 @@ def test_a_search_ends_with_its_final_and_the_same_command_with_no_training(monk
         assert (again.score, again.best_epoch) == (run["score"], run["best_epoch"])
     text = Path("properties/tuned/BPR-toy.yaml").read_text(encoding="utf-8")
     assert yaml.safe_load(text) == found.settings == report["best"]["settings"]
-    assert "one of the best 2 of 4 trials by validation Recall@20" in text.splitlines()[0]
+    assert "the best of 2 finalists of 4 trials by validation Recall@20" in text.splitlines()[0]
     assert text.splitlines()[1] == f"# Chosen by its mean over seeds 6, 7 ({found.score:.4f})."
     monkeypatch.setattr(worker, "training", lambda *_: pytest.fail("trained again"))
     assert tune.tune(_SEARCH, workers=1, progress=False).score == found.score
