@@ -5,6 +5,10 @@ python benchmarks/pruning.py results/tuning/*/*.json
 A search is counted where three or more other trials ran to their end. The best trial's best value so far is held
 against the median and the lowest quarter of theirs, as a pruner would have done, at some epochs and at some times the
 patience. Searches that were pruned themselves have lost slow starters, so that the shares are the least that it costs.
+
+`given_up` counts, of every search that gave up after twice the patience, the pruned trials, and those among them that
+were, by the best they had reached, in the worst quarter of all that had ended by then. Optuna's percentile pruner,
+which `tune` used until commit c23635b, holds a trial against those alone that got as far.
 """
 
 from __future__ import annotations
@@ -27,10 +31,24 @@ def behind(report: dict[str, Any], after: int, worst: int) -> bool | None:
     """Whether the best trial would have been pruned after so many epochs; None where too few trials got so far."""
     complete = [trial["curve"] for trial in report["trials"] if trial["state"] == "complete" and trial["curve"]]
     best = max(complete, key=max, default=[])
-    others = [max(curve[: after + 1]) for curve in complete if curve is not best and len(curve) > after]
+    others = [max(curve[: after + 1]) for curve in complete if curve is not best]
     if len(others) < 3 or len(best) <= after:
         return None
     return bool(max(best[: after + 1]) < np.percentile(others, worst))
+
+
+def given_up(report: dict[str, Any]) -> dict[str, int]:
+    """Count the pruned trials of a search, and those among the worst quarter of all that had ended before."""
+    pruned = worst = 0
+    ended: list[list[float]] = []
+    for trial in report["trials"]:
+        if trial["state"] == "pruned":
+            reached = [max(curve[: len(trial["curve"])]) for curve in ended]
+            pruned += 1
+            worst += max(trial["curve"]) < np.percentile(reached, 25, method="lower")
+        if trial["curve"]:
+            ended.append(trial["curve"])
+    return {"pruned": pruned, "among_worst_quarter": int(worst)}
 
 
 def counted(reports: dict[str, Any], epochs: int | None, patiences: int | None, worst: int) -> dict[str, Any]:
@@ -56,9 +74,16 @@ def main() -> None:
     }
     rules = [counted(read, epochs, None, worst) for worst in WORST for epochs in EPOCHS]
     rules += [counted(read, None, patiences, worst) for worst in WORST for patiences in PATIENCES]
+    late = {name: given_up(report) for name, report in read.items() if report["pruner"].startswith("the worst")}
     commits = sorted({report["code"]["commit"] for report in read.values()})
     record.write_json(
-        args.out, {"rules": rules, "commits": commits, "pruners": sorted({r["pruner"] for r in read.values()})}
+        args.out,
+        {
+            "rules": rules,
+            "given_up": {name: counts for name, counts in late.items() if counts["pruned"]},
+            "commits": commits,
+            "pruners": sorted({r["pruner"] for r in read.values()}),
+        },
     )
 
 

@@ -14,6 +14,7 @@ from recbole_diffmm import provenance
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.process import Job, carry_out, slots
 from recbole_diffmm.tuning.bar import Bar
+from recbole_diffmm.tuning.pictures import reached
 from recbole_diffmm.tuning.report import at_edge
 from recbole_diffmm.tuning.search import QUIET, Search
 from recbole_diffmm.tuning.space import read_range
@@ -28,8 +29,8 @@ def hold_final(
 ) -> dict[str, Any]:
     """Return a search's report with its final, whose winner is the best of the search.
 
-    The finalists are the complete trials with the best scores. They are trained with validation alone; one of which a
-    training fails is out.
+    The finalists are the trials that have reached most, those that were given up among them, for they may have been so
+    too early. They are trained with validation alone, to their end; one of which a training fails is out.
 
     Args:
         search: What was searched, and how many finalists it has.
@@ -42,8 +43,9 @@ def hold_final(
     Raises:
         UserError: No finalist could be trained, or the data changed meanwhile.
     """
+    content = {**content, "bigger_is_better": bigger}
     seeds = [content["seed"] + number for number in range(1, SEEDS + 1)]
-    finalists = _finalists(content["trials"], search.finalists, bigger)
+    finalists = _finalists(content, search.finalists, bigger)
     code = provenance.code_hash(search.model)
     done = _read(journal)
     keys, jobs = {}, []
@@ -82,7 +84,12 @@ def hold_final(
     return {
         **content,
         "budget": {**content["budget"], "finalists": search.finalists},
-        "best": {key: winner[key] for key in ("number", "score", "settings", "best_epoch")},
+        "best": {
+            "number": winner["number"],
+            "score": reached(content, winner),
+            "settings": winner["settings"],
+            "best_epoch": _best_epoch(content, winner),
+        },
         "at_edge": at_edge(space, winner["settings"]),
         "final": {
             "seeds": seeds,
@@ -94,14 +101,24 @@ def hold_final(
     }
 
 
-def _finalists(trials: list[dict[str, Any]], n: int, bigger: bool) -> list[dict[str, Any]]:
-    """The `n` complete trials with the best scores, the first of equals, and no settings twice."""
-    complete = [trial for trial in trials if trial["state"] == "complete" and trial["score"] is not None]
+def _finalists(content: Mapping[str, Any], n: int, bigger: bool) -> list[dict[str, Any]]:
+    """The `n` trials that have reached most, the first of equals, and no settings twice."""
+    by_score = [
+        (score * (-1 if bigger else 1), trial["number"], trial)
+        for trial in content["trials"]
+        if trial["state"] != "fail" and (score := reached(content, trial)) is not None
+    ]
     chosen: list[dict[str, Any]] = []
-    for trial in sorted(complete, key=lambda trial: (trial["score"] * (-1 if bigger else 1), trial["number"])):
+    for _, _, trial in sorted(by_score, key=lambda entry: entry[:2]):
         if all(trial["settings"] != other["settings"] for other in chosen):
             chosen.append(trial)
     return chosen[:n]
+
+
+def _best_epoch(content: Mapping[str, Any], trial: Mapping[str, Any]) -> int | None:
+    if trial["state"] == "complete":
+        return trial["best_epoch"]
+    return int(trial["curve"].index(reached(content, trial)))
 
 
 def _request(search: Search, drawn: Mapping[str, Any], seed: int) -> dict[str, Any]:

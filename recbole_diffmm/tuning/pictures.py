@@ -101,7 +101,7 @@ def _final(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def _line(report: Mapping[str, Any], trial: Mapping[str, Any], failed: bool) -> dict[str, Any]:
     values = [trial["settings"].get(name) for name in report["space"]["ranges"]]
-    score = _reached(report, trial)
+    score = reached(report, trial)
     cells: list[tuple[str, Any]] = [
         (str(trial["number"]), trial["number"]),
         (_STATES.get(trial["state"], trial["state"]), trial["state"]),
@@ -148,8 +148,8 @@ def _is_bigger_better(report: Mapping[str, Any]) -> bool:
     return report["best"]["score"] >= max(scores, default=report["best"]["score"])
 
 
-def _reached(report: Mapping[str, Any], trial: Mapping[str, Any]) -> float | None:
-    """The best of a trial's curve: what a complete trial is scored by, and what is comparable of a pruned one."""
+def reached(report: Mapping[str, Any], trial: Mapping[str, Any]) -> float | None:
+    """Return the best of a trial's curve: what a complete one is scored by, what is comparable of a pruned one."""
     curve = [value for value in trial["curve"] if value is not None]
     if trial["state"] == "complete" or not curve:
         return trial["score"]
@@ -165,7 +165,7 @@ def _by_state(report: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list
     }
     found: dict[str, list[tuple[Mapping[str, Any], float]]] = {name: [] for name in looks}
     for trial in report["trials"]:
-        score = _reached(report, trial)
+        score = reached(report, trial)
         if score is None:
             continue
         kind = "best" if trial["number"] == report["best"]["number"] else "complete"
@@ -179,7 +179,7 @@ def _history(report: Mapping[str, Any]) -> Figure | None:
     better = max if _is_bigger_better(report) else min
     rows = []
     for trial in report["trials"]:
-        score = _reached(report, trial)
+        score = reached(report, trial)
         if trial["state"] == "complete" and score is not None:
             so_far.append((trial["number"], better(score, so_far[-1][1]) if so_far else score))
         best = so_far[-1][1] if so_far else None
@@ -360,7 +360,7 @@ def _setting(report: Mapping[str, Any], name: str) -> Figure | None:
         {"xaxis": along_x, "yaxis": axis(report["objective"]), "showlegend": False, "height": 260},
         ["Trial", name, report["objective"]],
         [
-            [str(trial["number"]), words.setting(trial["settings"].get(name)), words.metric(_reached(report, trial))]
+            [str(trial["number"]), words.setting(trial["settings"].get(name)), words.metric(reached(report, trial))]
             for trial in report["trials"]
         ],
         size="small",

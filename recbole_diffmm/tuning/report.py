@@ -49,7 +49,7 @@ def report(
                 "sampler": f"{type(study.sampler).__name__}, the shipped settings first"
                 + (", then the best of an earlier search" if study.user_attrs.get(EARLIER) else ""),
                 "earlier": study.user_attrs.get(EARLIER) or None,
-                "pruner": f"the worst {WORST:.0f} % of validation curves after "
+                "pruner": f"the worst {WORST:.0f} % of all ended trials, each by its best so far, after "
                 f"{PATIENCES * config['stopping_step']} epochs",
                 "sampler_seed": search.seed,
                 "seed": config["seed"],

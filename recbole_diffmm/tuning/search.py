@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# A trial is pruned where its curve is among the worst quarter after twice the patience: before, and among more of them,
-# it says how fast a setting learns and not how far it gets (benchmarks/pruning.py).
+# A trial is pruned where it is, after twice the patience, among the worst quarter of all that have ended: before, and
+# among more of them, a curve says how fast a setting learns and not how far it gets (benchmarks/pruning.py).
 PATIENCES = 2
 WORST = 25.0  # per cent
 # The attribute of a study that has the best settings of an earlier search, empty without one.

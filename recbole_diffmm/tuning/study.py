@@ -13,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from recbole_diffmm.errors import UserError
+from recbole_diffmm.tuning.pruner import WorstOfAll
 from recbole_diffmm.tuning.search import PATIENCES, WORST
 from recbole_diffmm.tuning.space import Range
 
@@ -70,9 +71,7 @@ def open_study(where: str, name: str, bigger: bool, seed: int, trials: int, pati
             load_if_exists=True,
             direction="maximize" if bigger else "minimize",
             sampler=sampler(seed, trials),
-            pruner=optuna.pruners.PercentilePruner(
-                100 - WORST, n_startup_trials=3, n_warmup_steps=PATIENCES * patience
-            ),
+            pruner=WorstOfAll(WORST, PATIENCES * patience),
         )
     except Exception as error:
         raise _unopened(where, error, "delete it to begin anew") from None

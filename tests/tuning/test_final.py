@@ -32,7 +32,7 @@ _SPLIT = "5" * 64
 
 @pytest.fixture
 def content() -> dict[str, Any]:
-    """The report of four trials, the last of which was pruned, and the first of which is there twice."""
+    """The report of four trials: the first and the third with the same settings, the last one given up."""
     rates = {0: 0.01, 1: 0.02, 2: 0.01, 3: 0.05}
     return {
         "model": "BPR",
@@ -55,10 +55,10 @@ def content() -> dict[str, Any]:
             {
                 "number": number,
                 "state": "pruned" if number == 3 else "complete",
-                "score": [0.4, 0.3, 0.4, 0.9][number],
+                "score": [0.4, 0.3, 0.4, 0.2][number],
                 "settings": {"learning_rate": rate},
-                "curve": [0.1, [0.4, 0.3, 0.4, 0.9][number]],
-                "best_epoch": 1,
+                "curve": [0.35, 0.2] if number == 3 else [0.1, [0.4, 0.3, 0.4][number]],
+                "best_epoch": None if number == 3 else 1,
                 "epochs_run": 2,
                 "seconds": 1.0,
                 "error": None,
@@ -112,19 +112,19 @@ def held(content: dict[str, Any], search: Search = _SEARCH, bigger: bool = True)
 
 def test_the_best_mean_over_the_next_seeds_wins(content: dict[str, Any], trained: list[tuple[float, int]]):
     after = held(content)
-    assert trained == [(0.01, 6), (0.01, 7), (0.02, 6), (0.02, 7)], "no pruned trial, no settings twice, not seed 5"
-    assert after["best"] == {"number": 1, "score": 0.3, "settings": {"learning_rate": 0.02}, "best_epoch": 1}
+    assert trained == [(0.01, 6), (0.01, 7), (0.05, 6), (0.05, 7)], "one given up, no settings twice, not seed 5"
+    assert after["best"] == {"number": 3, "score": 0.35, "settings": {"learning_rate": 0.05}, "best_epoch": 0}
     assert after["at_edge"] == [] and after["budget"]["finalists"] == 2 and after["trials"] == content["trials"]
-    assert after["final"]["seeds"] == [6, 7] and after["final"]["mean"] == pytest.approx(0.0265)
+    assert after["final"]["seeds"] == [6, 7] and after["final"]["mean"] == pytest.approx(0.0565)
     means = {entry["number"]: entry["mean"] for entry in after["final"]["finalists"]}
-    assert means == {0: pytest.approx(0.0165), 1: pytest.approx(0.0265)}
+    assert means == {0: pytest.approx(0.0165), 3: pytest.approx(0.0565)}
     assert [run["seed"] for run in after["final"]["finalists"][0]["runs"]] == [6, 7]
 
 
 def test_a_smaller_score_wins_where_it_is_better(content: dict[str, Any], trained: list[tuple[float, int]]):
     after = held(content, bigger=False)
-    assert [rate for rate, _ in trained] == [0.02, 0.02, 0.01, 0.01], "the smallest in the search come first"
-    assert after["best"]["number"] == 0
+    assert [rate for rate, _ in trained] == [0.05, 0.05, 0.02, 0.02], "the smallest in the search come first"
+    assert after["best"]["number"] == 1
 
 
 def test_what_is_trained_is_not_trained_again(content: dict[str, Any], trained: list[tuple[float, int]]):
@@ -133,7 +133,7 @@ def test_what_is_trained_is_not_trained_again(content: dict[str, Any], trained: 
     _JOURNAL.write_text("".join(lines[:3]) + lines[3][:20], encoding="utf-8")  # killed while it wrote the last one
     drop_half_line(_JOURNAL)
     second = held(content)
-    assert trained[4:] == [(0.02, 7)]
+    assert trained[4:] == [(0.05, 7)]
     assert {**second["final"], "finished": ""} == {**first["final"], "finished": ""}
     held(content, replace(_SEARCH, finalists=1))
     assert len(trained) == 5
@@ -147,7 +147,7 @@ def test_a_finalist_that_fails_is_out(
     whole = worker.training
 
     def training(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        if asked["settings"]["learning_rate"] == 0.02 and asked["settings"]["seed"] == 7:
+        if asked["settings"]["learning_rate"] == 0.05 and asked["settings"]["seed"] == 7:
             raise UserError("loss term loss became nan")
         return whole(asked, tell)
 
@@ -159,7 +159,7 @@ def test_a_finalist_that_fails_is_out(
     monkeypatch.setattr(worker, "training", whole)
     assert held(content)["best"]["number"] == 0, "it is not tried again"
     with pytest.raises(UserError) as error:
-        held({**content, "trials": content["trials"][1:2]})
+        held({**content, "trials": content["trials"][3:]})
     assert str(error.value) == (
         "no finalist of BPR-toy could be trained: loss term loss became nan; delete "
         "results/tuning/BPR-toy.final.journal to try again"
@@ -214,7 +214,7 @@ def test_a_final_alone_needs_a_report_of_the_same_search(
     with pytest.raises(UserError, match=r"--finalists is 1; give at least 2"):
         alone(replace(_SEARCH, finalists=1))
     assert not trained
-    assert alone().settings == {"learning_rate": 0.02} and len(trained) == 4
+    assert alone().settings == {"learning_rate": 0.05} and len(trained) == 4
     for broken in ("[]", "{}", '{"model": "BPR"}'):
         _REPORT.write_text(broken, encoding="utf-8")
         with pytest.raises(UserError, match=r"BPR-toy.json is no report of recbole-diffmm tune"):
@@ -245,5 +245,5 @@ def test_a_board_states_how_many_finalists_its_rows_had(
 
 def test_the_page_tells_the_final(content: dict[str, Any], trained: list[tuple[float, int]]):
     page = render(held(content))
-    assert "0.0165 (trial 0), 0.0265 (trial 1)" in page and "means over seeds 6, 7" in page
+    assert "0.0165 (trial 0), 0.0565 (trial 3)" in page and "means over seeds 6, 7" in page
     assert "Final" not in render(content)
