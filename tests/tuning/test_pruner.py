@@ -42,8 +42,8 @@ def test_one_long_and_good_trial_does_not_end_the_others():
 
 def test_what_was_given_up_counts_among_the_worst():
     made = study([*_SHORT, [0.9] * 20])
-    assert given_up(made, [0.1] * 20) == 6
-    assert given_up(made, [0.19] * 20) == 6 and given_up(made, [0.2] * 20) is None, "the second of six is"
+    assert given_up(made, [0.1] * 20) == 6 and given_up(made, [0.1] * 20) == 6
+    assert given_up(made, [0.15] * 20) is None, "two of the six before are worse"
 
 
 def test_what_a_trial_reached_counts_and_what_others_reached_later_does_not():
