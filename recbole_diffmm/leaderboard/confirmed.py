@@ -56,8 +56,9 @@ def read(folder: Path) -> dict[str, Confirmation]:
 
 
 def write(folder: Path, runs: Mapping[str, Confirmation]) -> None:
-    """Write the confirmations of a board's runs."""
-    content = _Confirmed(runs=dict(sorted(runs.items()))).model_dump()
+    """Write the confirmations of a board's runs, without those of runs whose records are gone."""
+    kept = {name: found for name, found in sorted(runs.items()) if (folder / f"{name}.json").is_file()}
+    content = _Confirmed(runs=kept).model_dump()
     for run in content["runs"].values():
         if run["against"] is None:  # as in files from before there was such a thing
             del run["against"]

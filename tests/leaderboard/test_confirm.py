@@ -67,6 +67,9 @@ def test_what_comes_out_the_same_is_not_stale_any_more(stale: list[str]) -> None
     assert not [note for group in board.groups for row in group.rows for note in row.notes if "stale" in note]
     told = "the first epochs (up to 2) of all runs were trained again by"
     assert told in (FOLDER / "board.md").read_text(encoding="utf-8")
+    (FOLDER / f"{stale[0]}.json").unlink()
+    confirmed.write(FOLDER, found)
+    assert sorted(confirmed.read(FOLDER)) == stale[1:], "a record that is gone has no confirmation"
 
 
 def test_what_comes_out_otherwise_stays_stale_and_is_told_where(stale: list[str]) -> None:
