@@ -6,9 +6,9 @@ A search is counted where three or more other trials ran to their end. The best 
 against the median and the lowest quarter of theirs, as a pruner would have done, at some epochs and at some times the
 patience. Searches that were pruned themselves have lost slow starters, so that the shares are the least that it costs.
 
-`given_up` counts, of every search that gave up after twice the patience, the pruned trials, and those among them that
+`given_up` counts, of every search that gave up so until commit c23635b, the pruned trials, and those among them that
 were, by the best they had reached, in the worst quarter of all that had ended by then. Optuna's percentile pruner,
-which `tune` used until commit c23635b, holds a trial against those alone that got as far.
+which `tune` used until then, holds a trial against those alone that got as far.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WORST = (25, 50)  # per cent
 
 
 def behind(report: dict[str, Any], after: int, worst: int) -> bool | None:
-    """Whether the best trial would have been pruned after so many epochs; None where too few trials got so far."""
+    """Whether the best trial would have been pruned after so many epochs; None where nothing can be said."""
     complete = [trial["curve"] for trial in report["trials"] if trial["state"] == "complete" and trial["curve"]]
     best = max(complete, key=max, default=[])
     others = [max(curve[: after + 1]) for curve in complete if curve is not best]
@@ -74,7 +74,7 @@ def main() -> None:
     }
     rules = [counted(read, epochs, None, worst) for worst in WORST for epochs in EPOCHS]
     rules += [counted(read, None, patiences, worst) for worst in WORST for patiences in PATIENCES]
-    late = {name: given_up(report) for name, report in read.items() if report["pruner"].startswith("the worst")}
+    late = {name: given_up(report) for name, report in read.items() if "of validation curves" in report["pruner"]}
     commits = sorted({report["code"]["commit"] for report in read.values()})
     record.write_json(
         args.out,

@@ -142,9 +142,11 @@ def _read(journal: Path) -> dict[str, dict[str, Any]]:
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
         try:
             training = json.loads(line)
-            done[training.pop("key")] = training
-        except (ValueError, KeyError, AttributeError):
+            key = training.pop("key")
+        except (ValueError, KeyError, AttributeError, TypeError):
             continue
+        if "error" in training or isinstance(training.get("score"), float):
+            done[key] = training
     return done
 
 

@@ -111,9 +111,10 @@ def _reported(search: Search, stem: Path) -> dict[str, Any]:
     try:
         content = dict(read_json(path))
         then = [content[key] for key in ("model", "dataset", "settings", "config_hashes")]
+        _ = int(content["seed"]), content["budget"]["trials"], content["space"]["ranges"], content["trials"][0]["curve"]
     except OSError:
         raise UserError(f"{search.name} has no report {path} to hold a final from; leave --final_only out") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, IndexError):
         raise UserError(f"{path} is no report of recbole-diffmm tune; leave --final_only out") from None
     hashes = [hash_file(Path(file)) for file in search.config_files]
     if then != plain([search.model, search.dataset, search.settings, hashes]):

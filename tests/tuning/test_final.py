@@ -132,6 +132,8 @@ def test_what_is_trained_is_not_trained_again(content: dict[str, Any], trained: 
     lines = _JOURNAL.read_text(encoding="utf-8").splitlines(keepends=True)
     _JOURNAL.write_text("".join(lines[:3]) + lines[3][:20], encoding="utf-8")  # killed while it wrote the last one
     drop_half_line(_JOURNAL)
+    with _JOURNAL.open("a", encoding="utf-8") as file:
+        file.write('[1]\n{"key": "no score"}\n\n')
     second = held(content)
     assert trained[4:] == [(0.05, 7)]
     assert {**second["final"], "finished": ""} == {**first["final"], "finished": ""}
@@ -215,7 +217,7 @@ def test_a_final_alone_needs_a_report_of_the_same_search(
         alone(replace(_SEARCH, finalists=1))
     assert not trained
     assert alone().settings == {"learning_rate": 0.05} and len(trained) == 4
-    for broken in ("[]", "{}", '{"model": "BPR"}'):
+    for broken in ("[]", "{}", '{"model": "BPR"}', json.dumps({**content, "trials": []})):
         _REPORT.write_text(broken, encoding="utf-8")
         with pytest.raises(UserError, match=r"BPR-toy.json is no report of recbole-diffmm tune"):
             alone()
