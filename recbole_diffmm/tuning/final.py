@@ -14,10 +14,10 @@ from recbole_diffmm import provenance
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.process import Job, carry_out, slots
 from recbole_diffmm.tuning.bar import Bar
-from recbole_diffmm.tuning.pictures import reached
 from recbole_diffmm.tuning.report import at_edge
 from recbole_diffmm.tuning.search import QUIET, Search
 from recbole_diffmm.tuning.space import read_range
+from recbole_diffmm.tuning.trials import reached
 
 # How many seeds a finalist is trained with. They follow the search's own, by which it was chosen.
 SEEDS = 2

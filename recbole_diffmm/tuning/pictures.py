@@ -11,6 +11,7 @@ from recbole_diffmm.leaderboard.views import html_words as words
 from recbole_diffmm.leaderboard.views.figure import Figure, along, axis, log_axis, plain
 from recbole_diffmm.leaderboard.views.page import page
 from recbole_diffmm.record import write_text
+from recbole_diffmm.tuning.trials import is_bigger_better, reached
 
 _CURVE_EPOCHS = 12
 _STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
@@ -46,10 +47,7 @@ def render(report: Mapping[str, Any]) -> str:
         pictures={"figures": {figure.key: figure.drawn for figure in drawn}},
         model=report["model"],
         dataset=report["dataset"],
-        finding=(
-            f"Trial {best['number']} is the best of {len(report['trials'])} by {report['objective']}: "
-            f"{words.metric(best['score'])}."
-        ),
+        finding=_finding(report),
         edge=", ".join(report["at_edge"]),
         told=_facts(report),
         best=[(name, words.setting(value)) for name, value in best["settings"].items()],
@@ -67,6 +65,15 @@ def render(report: Mapping[str, Any]) -> str:
         ],
         trials=[_line(report, trial, failed) for trial in report["trials"]],
     )
+
+
+def _finding(report: Mapping[str, Any]) -> str:
+    best, trials = report["best"], len(report["trials"])
+    if final := report.get("final"):
+        seeds = ", ".join(map(str, final["seeds"]))
+        of = f"{len(final['finalists'])} finalists of {trials} trials by mean {report['objective']} over seeds {seeds}"
+        return f"Trial {best['number']} is the best of {of}: {words.metric(final['mean'])}."
+    return f"Trial {best['number']} is the best of {trials} by {report['objective']}: {words.metric(best['score'])}."
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -140,24 +147,15 @@ def figures(report: Mapping[str, Any]) -> list[Figure]:
     return [figure for figure in found if figure is not None]
 
 
-def _is_bigger_better(report: Mapping[str, Any]) -> bool:
-    if "bigger_is_better" in report:
-        return bool(report["bigger_is_better"])
-    # Earlier reports do not say it, and have no final, so that the best of the complete trials does.
-    scores = [trial["score"] for trial in report["trials"] if trial["state"] == "complete"]
-    return report["best"]["score"] >= max(scores, default=report["best"]["score"])
-
-
-def reached(report: Mapping[str, Any], trial: Mapping[str, Any]) -> float | None:
-    """Return the best of a trial's curve: what a complete one is scored by, what is comparable of a pruned one."""
-    curve = [value for value in trial["curve"] if value is not None]
-    if trial["state"] == "complete" or not curve:
-        return trial["score"]
-    return (max if _is_bigger_better(report) else min)(curve)
+def _kind(report: Mapping[str, Any], trial: Mapping[str, Any]) -> str:
+    # First, for a final may be won by a trial that was given up.
+    if trial["number"] == report["best"]["number"]:
+        return "best"
+    return "complete" if trial["state"] == "complete" else "pruned"
 
 
 def _by_state(report: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list[tuple[Mapping[str, Any], float]]]]:
-    """Trials with a score as pruned, complete and best, the later ones drawn above, with how their dots look."""
+    """Trials with a score by `_kind`, the later ones drawn above, with how their dots look."""
     looks: dict[str, dict[str, Any]] = {
         "pruned": {"color": "--line-strong", "size": 8, "symbol": "circle-open", "line": {"width": 1.5}},
         "complete": {"color": "--c0", "size": 9},
@@ -168,15 +166,14 @@ def _by_state(report: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list
         score = reached(report, trial)
         if score is None:
             continue
-        kind = "best" if trial["number"] == report["best"]["number"] else "complete"
-        found[kind if trial["state"] == "complete" else "pruned"].append((trial, score))
+        found[_kind(report, trial)].append((trial, score))
     return [(name, looks[name], trials) for name, trials in found.items() if trials]
 
 
 def _history(report: Mapping[str, Any]) -> Figure | None:
     data: list[dict[str, Any]] = []
     so_far: list[tuple[int, float]] = []
-    better = max if _is_bigger_better(report) else min
+    better = max if is_bigger_better(report) else min
     rows = []
     for trial in report["trials"]:
         score = reached(report, trial)
@@ -268,8 +265,7 @@ def _curves(report: Mapping[str, Any]) -> Figure | None:
     kinds: dict[str, list[Mapping[str, Any]]] = {name: [] for name in looks}
     for trial in report["trials"]:
         if trial["curve"]:
-            best = "best" if trial["number"] == report["best"]["number"] else "complete"
-            kinds[best if trial["state"] == "complete" else "pruned"].append(trial)
+            kinds[_kind(report, trial)].append(trial)
     data: list[dict[str, Any]] = []
     for kind, trials in kinds.items():
         for place, trial in enumerate(trials):

@@ -99,6 +99,19 @@ def test_the_best_so_far_counts_complete_trials_alone():
     assert complete["x"] == [0, 4] and best["x"] == [2]
 
 
+def test_a_final_may_be_won_by_a_trial_that_was_given_up():
+    finalists = [{"number": 2, "mean": 0.31, "runs": []}, {"number": 1, "mean": 0.35, "runs": []}]
+    final = {"seeds": [2027, 2028], "mean": 0.35, "finalists": finalists}
+    report = a_report(best={**a_report()["best"], "number": 1, "score": 0.15}, bigger_is_better=True, final=final)
+    of = "2 finalists of 5 trials by mean validation Recall@20 over seeds 2027, 2028"
+    assert f"Trial 1 is the best of {of}: 0.3500." in render(report)
+    drawn = by_key(report)
+    _, complete, best = drawn["history"].data
+    assert (best["x"], best["y"]) == ([1], [0.15]) and complete["x"] == [0, 2, 4]
+    (curve,) = [trace for trace in drawn["curves"].data if trace["name"] == "best"]
+    assert curve["y"] == [0.15, 0.12]
+
+
 def test_a_smaller_score_may_be_better():
     report = a_report(best={**a_report()["best"], "number": 4, "score": 0.2})
     line, pruned, *_ = by_key(report)["history"].data
