@@ -116,9 +116,10 @@ def _finalists(content: Mapping[str, Any], n: int, bigger: bool) -> list[dict[st
 
 
 def _best_epoch(content: Mapping[str, Any], trial: Mapping[str, Any]) -> int | None:
-    if trial["state"] == "complete":
+    if trial["state"] == "complete" or trial["best_epoch"] is not None:
         return trial["best_epoch"]
-    return int(trial["curve"].index(reached(content, trial)))
+    best = reached(content, trial)
+    return max(epoch for epoch, score in enumerate(trial["curve"]) if score == best)
 
 
 def _request(search: Search, drawn: Mapping[str, Any], seed: int) -> dict[str, Any]:

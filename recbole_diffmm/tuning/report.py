@@ -50,7 +50,7 @@ def report(
                 + (", then the best of an earlier search" if study.user_attrs.get(EARLIER) else ""),
                 "earlier": study.user_attrs.get(EARLIER) or None,
                 "pruner": f"the worst {WORST:.0f} % of all ended trials, each by its best so far, after "
-                f"{PATIENCES * config['stopping_step']} epochs",
+                f"{PATIENCES * config['stopping_step'] * min(config['eval_step'], config['epochs'])} epochs",
                 "sampler_seed": search.seed,
                 "seed": config["seed"],
                 "space": {"file": source, "ranges": {name: _told(value) for name, value in space.items()}},
@@ -72,7 +72,8 @@ def report(
                         "score": trial.value,
                         "settings": settings(trial),
                         "curve": [trial.intermediate_values[epoch] for epoch in sorted(trial.intermediate_values)],
-                        **{key: trial.user_attrs.get(key) for key in ("best_epoch", "epochs_run", "seconds", "error")},
+                        "best_epoch": trial.user_attrs.get("best_epoch", _best_epoch(trial, config)),
+                        **{key: trial.user_attrs.get(key) for key in ("epochs_run", "seconds", "error")},
                     }
                     for trial, state in zip(trials, states, strict=True)
                 ],
@@ -83,6 +84,12 @@ def report(
             }
         )
     )
+
+
+def _best_epoch(trial: Any, config: Any) -> int | None:
+    """Of a trial that has none of its own, for it was given up: the last of its best, as RecBole's trainer has it."""
+    reported, sign = trial.intermediate_values, 1 if config["valid_metric_bigger"] else -1
+    return max(reported, key=lambda epoch: (sign * reported[epoch], epoch), default=None)
 
 
 def _told(value: Range) -> Any:

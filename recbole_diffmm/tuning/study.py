@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,9 @@ def fail(study: optuna.Study, number: int, reason: str) -> None:
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if trial.number == number:
             study._storage.set_trial_user_attr(trial._trial_id, "error", reason)
+            if trial.datetime_start is not None:
+                seconds = round((datetime.now() - trial.datetime_start).total_seconds(), 2)
+                study._storage.set_trial_user_attr(trial._trial_id, "seconds", seconds)
             study.tell(number, state=TrialState.FAIL)
 
 

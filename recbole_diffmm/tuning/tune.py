@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.extras import require
@@ -136,7 +137,9 @@ def _search(
     """Do the trials that a search has not done yet and return the report of all."""
     from recbole_diffmm.tuning import study as studies
 
-    bigger, patience = bool(config["valid_metric_bigger"]), int(config["stopping_step"])
+    bigger = bool(config["valid_metric_bigger"])
+    # In epochs: RecBole counts validations, which are `eval_step` epochs apart.
+    patience = int(config["stopping_step"]) * min(int(config["eval_step"]), int(config["epochs"]))
     where = storage or str(stem.with_name(f"{stem.name}.journal"))
     if storage is None:  # nobody else is at work on it, and whoever was killed may have left it locked
         Path(f"{where}.lock").unlink(missing_ok=True)
@@ -161,8 +164,10 @@ def _search(
     earlier = study.user_attrs[EARLIER]
     studies.enqueue_starts(study, space, shipped, {**shipped, **earlier} if earlier else {})
     n_spent = len(studies.spent(study))
+    # Of the earlier search too, or its random settings would be drawn again.
+    seed = (search.seed * 10_000 + (crc32(json.dumps(earlier, sort_keys=True).encode()) if earlier else 0)) % 2**31
     jobs = (
-        Job(f"{search.name} trial {number}", _WORKER, _request(search, space, where, bigger, number, patience))
+        Job(f"{search.name} trial {number}", _WORKER, _request(search, space, where, bigger, number, patience, seed))
         for number in range(n_spent, search.trials)
         if not _over(search, studies.spent(study))
     )
@@ -219,7 +224,7 @@ def _same_question(study: Any, asked: Mapping[str, str], where: str) -> None:
 
 
 def _request(
-    search: Search, space: Mapping[str, Range], where: str, bigger: bool, number: int, patience: int
+    search: Search, space: Mapping[str, Range], where: str, bigger: bool, number: int, patience: int, seed: int
 ) -> dict[str, Any]:
     return {
         "model": search.model,
@@ -231,7 +236,7 @@ def _request(
         "study": search.name,
         "bigger": bigger,
         "trials": search.trials,
-        "seed": search.seed * 10_000,
+        "seed": seed,
         "number": number,
         "patience": patience,
     }

@@ -120,6 +120,25 @@ def test_a_search_begins_with_the_best_of_an_earlier_one(here: list[str]):
     assert found().settings == second.settings and report()["earlier"] == earlier, "not its own"
 
 
+def test_a_second_search_draws_what_the_first_did_not(here: list[str]):
+    found(replace(_SEARCH, trials=4))
+    first = [trial["settings"] for trial in report()["trials"]]
+    Path(_JOURNAL).unlink()
+    found(replace(_SEARCH, trials=4))
+    second = [trial["settings"] for trial in report()["trials"]]
+    rates = [{trial["learning_rate"] for trial in trials} for trials in (first, second)]
+    assert len(rates[0] & rates[1]) == 2, "what it is set to, and the best of the first"
+
+
+def test_patience_is_told_in_epochs(here: list[str], monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+    request = tuning._request
+    monkeypatch.setattr(tuning, "_request", lambda *what: asked.append(what[5]) or request(*what))
+    found(replace(_SEARCH, trials=1, settings={**_SETTINGS, "epochs": 6, "eval_step": 3, "stopping_step": 2}))
+    assert asked == [6] and report()["pruner"].endswith("after 12 epochs")
+    assert len(report()["trials"][0]["curve"]) == 2 and report()["trials"][0]["best_epoch"] in (2, 5)
+
+
 def test_what_a_study_has_found_itself_is_no_earlier_search(here: list[str]):
     found(replace(_SEARCH, trials=1))
     (name,) = optuna.get_all_study_names(studies.storage(_JOURNAL))
@@ -222,6 +241,7 @@ def test_a_trial_whose_process_dies_counts_with_its_reason(monkeypatch: pytest.M
                 asked = job.request
                 study = studies.open_study(asked["storage"], asked["study"], True, 0, 3, 3)
                 watcher.told(job, {"trial": study.ask().number})
+                time.sleep(0.1)
                 watcher.ended(job, {"failed": "the process was killed by signal 9"})
             else:
                 worker.trial(job.request, lambda message, job=job: watcher.told(job, message))
@@ -231,6 +251,7 @@ def test_a_trial_whose_process_dies_counts_with_its_reason(monkeypatch: pytest.M
     found()
     assert [trial["state"] for trial in report()["trials"]] == ["complete", "fail", "complete"]
     assert report()["trials"][1]["error"] == "the process was killed by signal 9"
+    assert 0.1 <= report()["trials"][1]["seconds"] < 60, "it counts against minutes as well"
 
 
 def test_processes_that_cannot_begin_spend_nothing(monkeypatch: pytest.MonkeyPatch):
@@ -244,7 +265,7 @@ def test_processes_that_cannot_begin_spend_nothing(monkeypatch: pytest.MonkeyPat
 
 def _asked(search: Search = _SEARCH, n_trials: int = 10) -> dict[str, Any]:
     space, _ = tuning.load_space(search.model, search.space)
-    return tuning._request(replace(search, label="s", trials=n_trials), space, "s.journal", True, 0, 3)
+    return tuning._request(replace(search, label="s", trials=n_trials), space, "s.journal", True, 0, 3, 0)
 
 
 def test_a_budget_that_others_have_spent_is_not_exceeded():
