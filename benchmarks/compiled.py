@@ -66,6 +66,7 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
 
+    model.rebuild_graphs()
     report: dict[str, Any] = {
         "what": "seconds of a step, plain PyTorch and under torch.compile, in turn; ratio: plain over compiled",
         "device": provenance.device_name(config["device"]),

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from recbole_diffmm.errors import UserError, nearest
 
-LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
+# RecBole's sparse_adam needs sparse gradients, which no general recommender has.
+LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _INNER = {
     "eval_args": ("split", "group_by", "order", "mode"),
@@ -18,6 +19,9 @@ _INNER = {
     "clip_grad_norm": ("max_norm", "norm_type", "error_if_nonfinite", "foreach"),
 }
 _NONE = (None, "None", "none")
+# RecBole gives no default that would tell their type.
+_MAPPINGS = ("threshold", "val_interval", "discretization", "preload_weight", "seq_len")
+_LISTS = ("additional_feat_suffix", "normalize_field", *(f"alias_of_{kind}_id" for kind in ("user", "item")))
 _OF_LABELS = ("auc", "logloss", "mae", "rmse")
 
 
@@ -80,7 +84,9 @@ def check_values(values: Mapping[str, Any], source: Callable[[str], str]) -> Non
             refuse(key, "a whole number of at least 1 and less than 2**62")
     if values["eval_step"] < 1:
         refuse("eval_step", "at least 1")
-    for key in ("epochs", "stopping_step", "worker", "resume_every"):
+    if not _whole(values["epochs"]) or values["epochs"] < 1:
+        refuse("epochs", "a whole number of at least 1")
+    for key in ("stopping_step", "worker", "resume_every"):
         if key in values and (not _whole(values[key]) or values[key] < 0):
             refuse(key, "a whole number that is not negative")
     if not _whole(values["seed"]) or not 0 <= values["seed"] < 2**32:
@@ -99,6 +105,14 @@ def check_values(values: Mapping[str, Any], source: Callable[[str], str]) -> Non
     for key in ("user_inter_num_interval", "item_inter_num_interval"):
         if values.get(key) is not None and not is_interval(values[key]):
             refuse(key, "an interval of numbers such as '[10,inf)', with quotes around it")
+    for key in _MAPPINGS:
+        if values.get(key) is not None and not isinstance(values[key], Mapping):
+            refuse(key, "keys and values, the keys being columns")
+    for key in _LISTS:
+        if values.get(key) is not None and not isinstance(values[key], (list, tuple)):
+            refuse(key, "a list of names")
+    if values.get("normalize_all") not in (None, False, True):
+        refuse("normalize_all", "true or false")
     for key in ("nproc", "world_size"):
         if values.get(key, 1) not in (1, None):
             refuse(key, "left out: training in several processes is not supported")
@@ -122,6 +136,31 @@ def check_valid_metric(values: Mapping[str, Any], source: Callable[[str], str]) 
         raise UserError(
             f"valid_metric is {name} ({source('valid_metric')}), which metrics and topk do not give"
             f"{nearest(name, known)}; set valid_metric too"
+        )
+
+
+def check_negatives(values: Mapping[str, Any], wanted: bool, source: Callable[[str], str]) -> None:
+    """Refuse negatives for a model that takes none, and would read them as interactions, and none for one that does.
+
+    Args:
+        values: a whole configuration.
+        wanted: whether the model takes negatives.
+        source: says where the value of a key comes from.
+
+    Raises:
+        UserError: naming the key, where it stands and the model.
+    """
+    given = values["train_neg_sample_args"]
+    distribution = given.get("distribution", "uniform") if isinstance(given, Mapping) else given
+    if wanted == (distribution in _NONE):
+        does, remedy = (
+            ("compares interactions with negatives", ", or give it {distribution: uniform, sample_num: 1}")
+            if wanted
+            else ("samples no negatives", "")
+        )
+        key = "train_neg_sample_args"
+        raise UserError(
+            f"{key} in {source(key)} is {given!r}, but {values['model']} {does}; leave it out for this model{remedy}"
         )
 
 

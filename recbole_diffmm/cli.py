@@ -343,18 +343,21 @@ def _convert(given: Any, _: list[str]) -> None:
 
 def _evaluate(given: Any, settings: list[str]) -> None:
     from recbole_diffmm import registry
-    from recbole_diffmm.quick_start import load
+    from recbole_diffmm.quick_start import load, settings_told
     from recbole_diffmm.sources import parse_overrides
 
     also = [argument for argument in settings if not argument.startswith("--")]
     if also:  # a pattern of the shell's, which a run's state fits too
         raise UserError(f"evaluate takes one checkpoint, got {given.checkpoint} and {', '.join(also)}; give one")
-    config, model, _dataset, _train, valid, test = load(given.checkpoint, parse_overrides(settings))
+    config, model, _dataset, train, valid, test = load(given.checkpoint, parse_overrides(settings))
     # A trainer makes these places; nothing is written by looking.
     config["tensorboard"], config["checkpoint_dir"] = False, str(Path(given.checkpoint).parent)
-    trainer = registry.get_trainer_class(config)(config, model)
+    with settings_told(config, "scored"):
+        trainer = registry.get_trainer_class(config)(config, model)
+    trainer.eval_collector.data_collect(train)  # how often training has each item, which some metrics are made of
     for name, loader in (("valid", valid), ("test", test)):
-        metrics = trainer.evaluate(loader, load_best_model=False, show_progress=False) or {}
+        with settings_told(config, "scored"):
+            metrics = trainer.evaluate(loader, load_best_model=False, show_progress=False) or {}
         _say(json.dumps({name: {metric: float(value) for metric, value in metrics.items()}}))
 
 

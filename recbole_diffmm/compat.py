@@ -233,6 +233,7 @@ def read_checkpoint(path: str | Path, map_location: Any = None, **_: Any) -> dic
 def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any, Any]:
     """Return (config, model, dataset, train, valid, test) of a checkpoint, as RecBole's function of this name does.
 
+    The model is in evaluation mode, for scores of one that trains may be those of a drawn graph.
     A pickled dataset or pickled loaders in `checkpoint_dir` are not read, which RecBole's function does: they are made
     again from the data.
     """
@@ -257,7 +258,7 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any
     state = read_checkpoint(model_file, map_location=config["device"])
     model.load_state_dict(state["state_dict"])
     model.load_other_parameter(state.get("other_parameter"))
-    return (config, model, dataset, *loaders)
+    return (config, model.eval(), dataset, *loaders)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ GPU_CELLS = 2**27
 # Keys that RecBole reads without giving them a default in its properties.
 _UNLISTED = frozenset(
     "model dataset config_files encoding wandb_project log_wandb nproc world_size local_rank verbose "
-    "benchmark_filename user_inter_num_interval item_inter_num_interval MODEL_TYPE".split()
+    "benchmark_filename user_inter_num_interval item_inter_num_interval".split()
 )
 # What else the file beside a dataset's data may say. It comes with the data: it must not choose where a run writes.
 _OF_DATA = frozenset("modalities encoding eval_args".split())
@@ -169,7 +169,8 @@ class Config(RecBoleConfig):
             (shown(path), read_yaml(path)) for path in (folder / "overall.yaml" for folder in folders) if path.is_file()
         ]
         of_model = _property_layers("model", model)
-        of_dataset = [*self._layer_beside_data(dataset, ours), *_property_layers("dataset", dataset)]
+        described = _property_layers("dataset", dataset)
+        of_dataset = [*self._layer_beside_data(dataset, [*ours, *of_model, *described]), *described]
         self._defaults = _default_values(model)
         given = [*ours[1:], *of_model, *of_dataset, *self._layers]
         self._check_keys(given)
@@ -189,10 +190,10 @@ class Config(RecBoleConfig):
         return values
 
     def _layer_beside_data(
-        self, dataset: str, ours: list[tuple[str, dict[str, Any]]]
+        self, dataset: str, properties: list[tuple[str, dict[str, Any]]]
     ) -> list[tuple[str, dict[str, Any]]]:
         """What `convert` wrote about a dataset beside its files: `<data_path>/<dataset>/<dataset>.yaml`."""
-        data_path = _merged([*ours, *self._layers]).get("data_path")
+        data_path = _merged([*properties, *self._layers]).get("data_path", "dataset")
         path = Path(str(data_path)) / dataset / f"{dataset}.yaml"
         if not path.is_file():
             return []
@@ -232,6 +233,8 @@ class Config(RecBoleConfig):
                     raise UserError(
                         f"unknown key {key!r} in {source} for model {self.model}{nearest(key, known, cutoff=0.3)}"
                     )
+                if key == "device":  # which models read and RecBole sets
+                    raise UserError(f"{key} in {source} would not be used; set use_gpu: false, or gpu_id")
                 if key == "local_rank":
                     raise UserError(f"{key} in {source}: training in several processes is not supported; leave it out")
                 checks.check_inner_keys(key, value, source, self.model)
@@ -246,6 +249,9 @@ class Config(RecBoleConfig):
         settings = getattr(self.model_class, "config_class", None)
         if settings is not None:
             settings.from_config(self.final_config_dict, self.source)
+        if registry.is_own(self.model):
+            wanted = self.model_class.input_type == InputType.PAIRWISE
+            checks.check_negatives(self.final_config_dict, wanted, self.source)
         registry.require_extras(self)
 
     def source(self, key: str) -> str:

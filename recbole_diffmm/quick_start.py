@@ -47,6 +47,10 @@ _OF_SETTINGS = (
 )
 
 
+# Where RecBole's models keep what they have propagated for scoring.
+_PROPAGATED = ("restore_user_e", "restore_item_e")
+
+
 @dataclass(frozen=True)
 class RunResult:
     """What a run leaves behind.
@@ -74,7 +78,8 @@ def run(
 ) -> RunResult:
     """Train a model, select its epoch on validation, test it once, and write the record.
 
-    The steps and the two seedings are in RecBole's order: its own models give the numbers that `run_recbole` gives.
+    The steps and the two seedings are in RecBole's order: its own models give the numbers that `run_recbole` gives, but
+    for SGL, MacridVAE and Random, for which counting FLOPs, as that does in between, draws random numbers.
 
     Args:
         model: Name or class; this package's models and RecBole's.
@@ -105,8 +110,10 @@ def run(
         if config["resume"]:
             finished = records.read(path)
             if finished is not None and finished["data"] == records.plain(data):
-                getLogger().info(f"This run is finished: {path}")
-                return _result(finished, path)
+                if finished["code"]["hash"] == provenance.code_hash(config["model"]):
+                    getLogger().info(f"This run is finished: {path}")
+                    return _result(finished, path)
+                getLogger().warning(f"{path} is of other code of {config['model']}: training from the start")
 
         building = time.perf_counter()
         trainer = _prepare_trainer(config, train_data)
@@ -214,11 +221,13 @@ def validate(
     config_dict: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
+    on_data: Callable[[str], None] | None = None,
 ) -> Validation:
     """Train a model as :func:`run` does and judge it on validation alone; the test split is never ranked.
 
     Neither checkpoint nor record is written. Arguments and errors are those of :func:`run`; `on_epoch` may raise to end
-    a training that is not worth going on with.
+    a training that is not worth going on with, and `on_data`, which gets the fingerprint of the three splits before it,
+    one that is not worth beginning.
     """
     config = Config(model, dataset, list(config_files or []), dict(config_dict or {}), overrides=dict(overrides or {}))
     with _logging(config, to_file=False):
@@ -226,6 +235,8 @@ def validate(
         train_data, valid_data, test_data = loaders
         data = provenance.describe_data(dataset_, (loader._dataset for loader in loaders))
         del loaders, test_data
+        if on_data is not None:
+            on_data(data["split_hash"])
         started = time.perf_counter()  # models without epochs, such as EASE, learn while they are built
         trainer = _prepare_trainer(config, train_data)
         score, metrics = trainer.fit(train_data, valid_data, saved=False, callback_fn=on_epoch)
@@ -252,16 +263,35 @@ def _prepare_data(config: Config) -> tuple[Any, tuple[Any, Any, Any]]:
 
 
 def _prepare_trainer(config: Config, train_data: Any) -> Any:
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    try:
-        model = config.model_class(config, train_data._dataset).to(config["device"])
+    with settings_told(config, "built"):
+        model = _build_model(config, train_data)
         getLogger().info(model)
         return registry.get_trainer_class(config)(config, model)
-    except _OF_SETTINGS as error:  # RecBole's models look at few of their settings
+
+
+def _build_model(config: Any, train_data: Any) -> Any:
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    return config.model_class(config, train_data._dataset).to(config["device"])
+
+
+@contextmanager
+def settings_told(config: Any, what: str) -> Iterator[None]:
+    """Turn what a model raises because of its settings, of which RecBole's look at few, into one line.
+
+    Args:
+        config: The configuration.
+        what: What the model cannot be, such as "built".
+
+    Raises:
+        UserError: In place of any of the model's errors.
+    """
+    try:
+        yield
+    except _OF_SETTINGS as error:
         getLogger().debug("where in the code", exc_info=error)
         reason = " ".join(str(error).split()) or "no reason given"
         raise UserError(
-            f"{config['model']} cannot be built with its settings ({type(error).__name__}: {reason[:200]}); "
+            f"{config['model']} cannot be {what} with its settings ({type(error).__name__}: {reason[:200]}); "
             f"recbole-diffmm models {config['model']} lists them, state: debug tells where in the code"
         ) from error
 
@@ -329,8 +359,8 @@ def load(
     dataset = registry.create_dataset(config)
     train_data, valid_data, test_data = load_splits(config, dataset)
     data = provenance.describe_data(dataset, (loader._dataset for loader in (train_data, valid_data, test_data)))
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    model = config.model_class(config, train_data._dataset).to(config["device"])
+    with settings_told(config, "built"):
+        model = _build_model(config, train_data)
     check_identity(
         checkpoint_path,
         content,
@@ -345,6 +375,9 @@ def load(
         },
     )
     load_parameters(model, checkpoint.load(checkpoint_path, config["device"]), checkpoint_path)
+    for name in _PROPAGATED if overrides else ():
+        if hasattr(model, name):  # of the checkpoint's own settings; None has RecBole's models propagate anew
+            setattr(model, name, None)
     return config, model.eval(), dataset, train_data, valid_data, test_data
 
 

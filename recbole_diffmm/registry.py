@@ -158,7 +158,7 @@ def data_errors_told(config: Any) -> Iterator[None]:
     """
     try:
         yield
-    except (LookupError, NotImplementedError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
         text = " ".join(str(error.args[0] if error.args else error).split()) or type(error).__name__
         told = f"dataset {config['dataset']}: {text} (told by RecBole; look at the settings and columns that it names)"
         raise UserError(told) from error

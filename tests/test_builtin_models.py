@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from recbole_diffmm import registry, run
 from recbole_diffmm.cli import main
 from recbole_diffmm.errors import UserError
-from recbole_diffmm.quick_start import load
+from recbole_diffmm.quick_start import RunResult, load
 
 # What one epoch on 60 users needs that RecBole's defaults for thousands do not have.
 SMALL = {
@@ -66,6 +67,40 @@ def test_ract_goes_through_its_three_stages() -> None:
     run("RaCT", "toy", overrides={**QUICK, **stages, **pretrained, "train_stage": "critic_pretrain"})
     result = run("RaCT", "toy", overrides={**QUICK, **stages, **pretrained, "train_stage": "finetune"})
     assert result.valid and result.test
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_racts_pretraining_is_tested_by_the_runs_own_checkpoint() -> None:
+    """RecBole's file, which the next stage reads, is the same for every seed."""
+    stages = {"pretrain_epochs": 3, "save_step": 2, "metrics_k": 20, "train_stage": "actor_pretrain"}
+
+    def go(seed: int, **settings: Any) -> RunResult:
+        return run("RaCT", "toy", overrides={**QUICK, **stages, "seed": seed, **settings})
+
+    first, second = go(1), go(2)
+    assert first.test != second.test
+    for result in (first, second):
+        config, model, *_, test = load(f"saved/{result.record_path.stem}.pth")
+        trainer = registry.get_trainer_class(config)(config, model)
+        assert trainer.evaluate(test, load_best_model=False) == result.test
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_recvaes_loss_is_the_mean_over_its_decoders_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    from recbole.model.general_recommender import RecVAE
+
+    losses: list[tuple[bool, float]] = []
+    calculate_loss = RecVAE.calculate_loss
+
+    def watched(self: Any, interaction: Any, encoder_flag: bool) -> Any:
+        loss = calculate_loss(self, interaction, encoder_flag)
+        losses.append((encoder_flag, loss.item()))
+        return loss
+
+    monkeypatch.setattr(RecVAE, "calculate_loss", watched)
+    (entry,) = run("RecVAE", "toy", overrides={**QUICK, "epochs": 1, "train_batch_size": 20}).record["curve"]
+    decoder = [loss for encoder, loss in losses if not encoder]
+    assert 1 < len(decoder) < len(losses) and entry["losses"]["loss"] == pytest.approx(sum(decoder) / len(decoder))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -212,6 +212,7 @@ def test_stock_recbole_writes_plain_checkpoints_and_loads_them(model: str, tmp_p
     assert torch.load(checkpoint, weights_only=True)["config"]["model"] == model
     config, network, _, _, _, test = load_data_and_model(str(checkpoint))
     assert not isinstance(config, Config), "RecBole's models keep RecBole's configuration under RecBole's functions"
+    assert not network.training, "scores of a model that trains may be those of a graph drawn anew"
     from recbole.utils import get_trainer
 
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)

@@ -67,6 +67,14 @@ def test_a_datasets_own_file_beside_its_data_is_read(tmp_path: Path) -> None:
     assert Config("BPR", "mine")["benchmark_filename"] == ["train", "valid", "test"]
 
 
+@pytest.mark.parametrize("properties", ["overall", "model/BPR", "dataset/mine"])
+def test_it_is_looked_for_where_the_data_are_whoever_says_so(properties: str, tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere" / "mine" / "mine.yaml", "benchmark_filename: [a, b, c]\n")
+    write(tmp_path / "properties" / f"{properties}.yaml", "data_path: elsewhere\n")
+    config = Config("BPR", "mine")
+    assert (config["data_path"], config["benchmark_filename"]) == ("elsewhere/mine", ["a", "b", "c"])
+
+
 @pytest.mark.parametrize(
     "line",
     ["checkpoint_dir: elsewhere", "log_wandb: true", "dataloaders_save_path: x.pth", "learning_rate: 0.1", "n_cate: 2"],
@@ -179,7 +187,8 @@ def test_a_key_of_another_model_is_unknown() -> None:
         ("learning_rate", None, "a number"),
         ("learning_rate", 0, "above 0"),
         ("epochs", 1.5, "a whole number"),
-        ("epochs", -1, "negative"),
+        ("epochs", -1, "at least 1"),
+        ("epochs", 0, "at least 1"),
         ("epochs", True, "a whole number"),
         ("metrics", {"Recall": 1}, "a list"),
         ("eval_args", "full", "keys and values"),
@@ -231,6 +240,15 @@ def test_a_key_of_another_model_is_unknown() -> None:
         ("train_neg_sample_args", {"alpha": "1"}, "a number"),
         ("metrics", ["Recal"], "did you mean Recall?"),
         ("learning_rate", 1e39, "at most 1e30"),
+        ("learner", "sparse_adam", "adam, adamw, sgd, adagrad or rmsprop"),
+        ("threshold", [1], "keys and values"),
+        ("val_interval", 5, "keys and values"),
+        ("discretization", 5, "keys and values"),
+        ("preload_weight", "abc", "keys and values"),
+        ("alias_of_user_id", "friend", "a list of names"),
+        ("normalize_all", "abc", "true or false"),
+        ("device", "abc", "use_gpu: false"),
+        ("MODEL_TYPE", 5, "unknown key"),
     ],
 )
 def test_wrong_values_are_told_in_one_line(key: str, value: Any, told: str) -> None:
@@ -279,6 +297,25 @@ def test_unknown_keys_inside_others_are_told_too(key: str, value: Any, named: st
 )
 def test_what_recbole_offers_is_taken(key: str, value: Any) -> None:
     assert Config("BPR", "toy", overrides={key: value, "valid_metric": "Recall@10"}).model == "BPR"
+
+
+@pytest.mark.parametrize("model", ["BM3", "SLMRec", "CLCRec", "ContentKNN"])
+def test_models_without_negatives_get_none(model: str) -> None:
+    """They would read RecBole's sampled rows, of label 0, as interactions."""
+    for given in ({"distribution": "popularity"}, {"sample_num": 2}):
+        message = refused(model, "toy", overrides={"train_neg_sample_args": given})
+        assert f"{model} samples no negatives; leave it out for this model" in message and "the command line" in message
+    for none in (None, {"distribution": None}):
+        assert Config(model, "toy", config_dict={"train_neg_sample_args": none}).model == model
+
+
+@pytest.mark.parametrize("model", ["DiffMM", "MGCN", "VBPR"])
+def test_models_with_negatives_get_some(model: str) -> None:
+    message = refused(model, "toy", config_dict={"train_neg_sample_args": None})
+    assert f"{model} compares interactions with negatives" in message
+    assert message.endswith("or give it {distribution: uniform, sample_num: 1}")
+    given = {"distribution": "popularity", "alpha": 0.5}
+    assert Config(model, "toy", config_dict={"train_neg_sample_args": given}).model == model
 
 
 def test_a_key_that_a_model_does_not_read_is_unknown_to_it() -> None:

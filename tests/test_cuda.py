@@ -83,6 +83,7 @@ def trainer_of(model: str, **settings: Any) -> tuple[Any, Any]:
 @pytest.mark.parametrize("model", [name for name in TRAINED if name not in WAITING])
 def test_a_step_does_not_wait_for_the_gpu(model: str) -> None:
     trainer, train_data = trainer_of(model)
+    trainer.on_epoch_start(train_data, 0)
     trainer.model.train()
 
     def step(batch: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,45 @@ def test_settings_of_a_checkpoint_are_completed_like_a_runs(finished: Path) -> N
 @pytest.fixture
 def finished() -> Path:
     return Path("saved") / f"{small_run('DiffMM', epochs=1, denoiser_hidden_sizes=[8]).record_path.stem}.pth"
+
+
+def test_metrics_that_count_training_items_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = ["Recall", "ItemCoverage", "AveragePopularity", "GiniIndex", "TailPercentage"]
+    result = small_run("BPR", epochs=1, metrics=metrics)
+    capsys.readouterr()
+    assert main(["evaluate", f"saved/{result.record_path.stem}.pth"]) == 0
+    valid, test = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert test == {"test": pytest.approx(result.test)} and valid == {"valid": pytest.approx(result.valid)}
+
+
+@pytest.mark.parametrize(
+    ("model", "setting", "told"),
+    [
+        ("BPR", "--embedding_size=-5", "cannot be built with its settings"),
+        ("ItemKNN", "--knn_method=foo", "cannot be built with its settings"),
+        ("MultiVAE", "--dropout_prob=5", "cannot be scored with its settings"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_settings_that_a_model_fails_with_are_told(
+    model: str, setting: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = small_run(model, epochs=1)
+    capsys.readouterr()
+    assert main(["evaluate", f"saved/{result.record_path.stem}.pth", setting]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{model} {told}" in line
+
+
+def test_settings_that_move_scores_do_so() -> None:
+    """RecBole's LightGCN keeps the rows that it has propagated in its checkpoint."""
+    path = Path("saved") / f"{small_run('LightGCN', epochs=2).record_path.stem}.pth"
+    scores = []
+    for layers in (None, 2, 1):
+        _, model, dataset, *_ = load(path, {} if layers is None else {"n_layers": layers})
+        users = {model.USER_ID: torch.arange(1, dataset.user_num)}
+        scores.append(model.full_sort_predict(users))
+    assert torch.equal(scores[0], scores[1]) and not torch.allclose(scores[1], scores[2])
 
 
 def test_looking_writes_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

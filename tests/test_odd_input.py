@@ -116,6 +116,18 @@ def test_a_quotation_mark_does_not_swallow_rows(refused) -> None:
     assert json.loads(record.read_text())["data"]["n_inter"] == 100
 
 
+@pytest.mark.parametrize("model", ["BPR", "VBPR"])
+def test_an_id_that_is_recboles_padding(model: str, refused) -> None:
+    folder = prepare("toy", Path("dataset"))
+    path = folder / "toy.train.inter"
+    header, first, *rest = path.read_text(encoding="utf-8").splitlines()
+    user, _ = first.split("\t")
+    path.write_text("\n".join([header, f"{user}\t[PAD]", *rest, ""]), encoding="utf-8")
+    assert "toy has a item_id '[PAD]', which is RecBole's name of none" in refused(
+        "run", "-m", model, "-d", "toy", *QUICK
+    )
+
+
 @pytest.mark.parametrize("header", ["'shape': (4,", "'''abc", "((((", "shape: (-4, -2)", "(True, 4)", "(4, 2**62)"])
 def test_damaged_headers_of_features(header: str, refused) -> None:
     prepare("toy", Path("dataset"))

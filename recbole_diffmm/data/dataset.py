@@ -19,6 +19,8 @@ from recbole_diffmm.data.modality import ModalityFeatures
 from recbole_diffmm.errors import UserError, nearest
 from recbole_diffmm.provenance import hash_files
 
+# RecBole's token of the id 0, which fills.
+PAD = "[PAD]"
 # What RecBole applies to data that it splits itself, and skips without a word where the split is already made; and the
 # value of each that filters nothing, or that it has by default.
 _FILTERS: dict[str, Any] = {
@@ -42,6 +44,11 @@ class CheckedDataset(Dataset):
         if self.benchmark_filename_list is not None:
             self._tell_unused_filters()
         super()._data_processing()
+        for field in (self.uid_field, self.iid_field):
+            if (np.asarray(self.field2id_token[field])[1:] == PAD).any():
+                raise UserError(
+                    f"{self.dataset_name} has a {field} {PAD!r}, which is RecBole's name of none; give it another id"
+                )
         repeated = int(self.inter_feat.duplicated([self.uid_field, self.iid_field]).sum())
         if repeated:
             # One copy in training and another in test is a leak that lifts every figure.

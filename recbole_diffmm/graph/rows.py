@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-EPSILON = 1e-12  # rows shorter than this are not stretched to unit norm; as in torch.nn.functional.normalize
+# Rows shorter than this are not stretched to unit norm; as in torch.nn.functional.normalize. Half precision, which has
+# nothing so small, takes the smallest that it has.
+EPSILON = 1e-12
 
 
 class _UnitRows(torch.autograd.Function):
@@ -16,7 +18,8 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(EPSILON)  # (N, 1)
+        shortest = max(EPSILON, torch.finfo(x.dtype).tiny)
+        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(shortest)  # (N, 1)
         unit = x / norm
         ctx.save_for_backward(unit, norm)
         return unit

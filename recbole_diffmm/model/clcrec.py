@@ -43,6 +43,9 @@ class CLCRec(MultimodalRecommender):
     code draws the replaced places with replacement and reaches 39 % of them). Scores use :math:`E_i` for items of the
     training split and :math:`g(f_i)` for all others. Users and items have a table each, Xavier normal by its own size,
     where the published code has one for both.
+
+    No term holds the length of :math:`g(f_i)` to that of :math:`E_i`: alignment compares directions. Where it grows
+    longer, as it does on TikTok, cold items take many places of every list.
     """
 
     config_class = CLCRecConfig

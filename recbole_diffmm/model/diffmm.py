@@ -180,6 +180,7 @@ class DiffMM(MultimodalRecommender):
             # Persistent: prediction needs the graphs of the epoch that the weights come from.
             self.register_buffer(f"generated_items_{name}", placeholder.clone())  # (U, k)
             self.register_buffer(f"kept_entries_{name}", torch.ones(n_entries, dtype=torch.bool))
+        self._is_generated = False
 
     @property
     def row_size(self) -> int:
@@ -214,6 +215,7 @@ class DiffMM(MultimodalRecommender):
             items: ``(U, k)`` the new edges.
             keep: which entries of the graph survive dropping; drawn with probability ``1 - edge_dropout`` if not given.
         """
+        self._is_generated = True
         kept = self.get_buffer(f"kept_entries_{name}")
         self.generated_items(name).copy_(items)
         if keep is None:
@@ -273,8 +275,17 @@ class DiffMM(MultimodalRecommender):
     # ---- ranking
 
     def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
-        """Return the terms named in :attr:`loss_names` for a batch of (user, positive, negative)."""
+        """Return the terms named in :attr:`loss_names` for a batch of (user, positive, negative).
+
+        Raises:
+            UserError: No graph was generated: the trainer is not this model's.
+        """
         s = self.settings
+        if s.use_generated_graph and not self._is_generated:
+            raise UserError(
+                "no graphs were generated for DiffMM to train on: RecBole's plain Trainer knows no diffusion; take the "
+                "class that recbole.utils.get_trainer gives for it, recbole_diffmm.trainer.diffmm.DiffMMTrainer"
+            )
         users, positives, negatives = self.triples(interaction)
         projected = self.normalized_features()
         main = self._main_view(projected)

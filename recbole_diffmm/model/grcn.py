@@ -42,6 +42,9 @@ class GRCN(MultimodalRecommender):
     its last training batch, where here they come from the parameters at hand; its NDCG is taken over the hits that a
     list has and not over those that it could have, and so is higher than RecBole's; it computes the norm of the
     confidences and adds it to no loss, nor is it added here.
+
+    Where pruning cuts all edges that a node sends, its confidences have no gradient, and only ``weight_decay`` brings
+    them back, by way of zero.
     """
 
     config_class = GRCNConfig

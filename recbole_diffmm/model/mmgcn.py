@@ -37,14 +37,19 @@ class Convolution(nn.Module):
         h = \phi(\bar A\, x C), \qquad \hat x = \phi(x L + b) + E, \qquad x' = \phi([h; \hat x] G + b)
 
     with the mean over neighbours :math:`\bar A` and leaky ReLUs :math:`\phi`.
+
+    Args:
+        n_in: Width of the rows that it gets.
+        embedding_size: Width D of ids' embeddings and of its own rows.
+        first: Whether it is its modality's first, whose G alone begins Xavier normal, as in the published code.
     """
 
-    def __init__(self, n_in: int, embedding_size: int) -> None:
+    def __init__(self, n_in: int, embedding_size: int, first: bool) -> None:
         super().__init__()
         self.neighbour = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_in, n_in)))
         self.own = nn.Linear(n_in, embedding_size)
         self.fusion = nn.Linear(n_in + embedding_size, embedding_size)
-        for linear in (self.own, self.fusion):
+        for linear in (self.own, self.fusion) if first else (self.own,):
             nn.init.xavier_normal_(linear.weight)
 
     def forward(self, adj: SparseAdjacency, x: Tensor, ids: Tensor) -> Tensor:
@@ -90,7 +95,9 @@ class MMGCN(MultimodalRecommender):
             preference = nn.init.xavier_normal_(torch.empty(self.user_count, width))
             self.preferences[key] = nn.Parameter(preference, requires_grad=s.train_id)  # (U, width)
             widths = [width] + [s.embedding_size] * (s.n_layers - 1)
-            self.convolutions[key] = nn.ModuleList(Convolution(n_in, s.embedding_size) for n_in in widths)
+            self.convolutions[key] = nn.ModuleList(
+                Convolution(n_in, s.embedding_size, first=layer == 0) for layer, n_in in enumerate(widths)
+            )
 
     def _modality_rows(self, name: str) -> Tensor:
         key = module_key(name)

@@ -19,6 +19,7 @@ from recbole.utils import dict2str, set_color
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from recbole_diffmm import provenance
 from recbole_diffmm.data.dataset import interaction_hash
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.evaluator.batches import RepeatedBatches
@@ -223,6 +224,10 @@ class RunTrainer(Trainer):
             raise self._not_finite(term, value, f"batch {self._batches}")
         self._batches += 1
 
+    def begin_batches(self) -> None:
+        """Count batches anew: losses are means over those of the last pass."""
+        self._batches = 0
+
     def check_in_retrospect(self, losses: list[torch.Tensor]) -> None:
         """Count the batches and refuse the first term that is not finite, as :meth:`_check_nan` does at once."""
         values = torch.stack(losses)  # (batches, terms)
@@ -397,9 +402,12 @@ class RunTrainer(Trainer):
             self.logger.info(set_color("Saving current", "blue") + f": {path}")
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """Store a pre-trained model (RecBole's `PretrainTrainer` calls this) in the format of all checkpoints."""
-        self._save_checkpoint(epoch, verbose=False, saved_model_file=saved_model_file)
-        self.saved_model_file = saved_model_file
+        """Store a pre-trained model (RecBole's `PretrainTrainer` calls this) in the format of all checkpoints.
+
+        Under RecBole's name, for the next stage, which is that of every seed's; and under the run's own, for its test.
+        """
+        for path in (saved_model_file, self.saved_model_file):
+            self._save_checkpoint(epoch, verbose=False, saved_model_file=path)
 
     def load_model(self, path: str | os.PathLike[str]) -> None:
         """Put the parameters of a checkpoint into the model.
@@ -432,6 +440,7 @@ class RunTrainer(Trainer):
         return {
             **self._identity(),
             "kind": "resume",
+            "code": provenance.code_hash(self.config["model"]),
             "next_epoch": next_epoch,
             "seconds": self.earlier_seconds + time.perf_counter() - self._started,
             "cur_step": self.cur_step,
@@ -451,6 +460,8 @@ class RunTrainer(Trainer):
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
         """Continue from the state of an unfinished run, as if it had not been interrupted.
 
+        State that other code of the model has written is passed over with a warning: a record names one code alone.
+
         Raises:
             UserError: The file is unreadable, no such state, or of another model or dataset.
         """
@@ -458,6 +469,11 @@ class RunTrainer(Trainer):
         if content.get("kind") != "resume":
             raise UserError(f"checkpoint {resume_file}: holds a trained model and no training state; use resume: true")
         self._require_same_identity(resume_file, content)
+        if content.get("code") != provenance.code_hash(self.config["model"]):
+            self.logger.warning(
+                f"{resume_file} was written by other code of {self.config['model']}: training from the start"
+            )
+            return
         try:
             self._restore(content, resume_file)
         except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:

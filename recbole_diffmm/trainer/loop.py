@@ -46,12 +46,16 @@ class BatchLoop(Trainer):
             return "fp32"
         return {torch.bfloat16: "bf16", torch.float16: "fp16"}[torch.get_autocast_dtype(self.device.type)]
 
+    def begin_batches(self) -> None:
+        """Note that a pass over the batches begins, of which some trainers make several an epoch."""
+
     def check_in_retrospect(self, losses: list[Tensor]) -> None:
         """Look for a term that is not finite in the ``(n_terms,)`` losses of the last batches, the newest last."""
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Callable[..., Any] | None = None, show_progress: bool = False
     ) -> Any:
+        self.begin_batches()
         self.model.train()
         # Not in `train()`, which RecBole calls for every batch where it samples negatives by their scores.
         begin = getattr(self.model, "on_epoch_start", None)

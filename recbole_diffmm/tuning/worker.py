@@ -93,8 +93,14 @@ def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int 
         # However a trial ends, all of it counts: reading data and building the model, which for some is the training.
         now.set_user_attr("seconds", round(time.perf_counter() - started, 2))
 
+    def on_data(split_hash: str) -> None:
+        now.set_user_attr("split_hash", split_hash)
+        others = {other.user_attrs.get("split_hash") for other in study.get_trials(deepcopy=False)}
+        if len(others - {None}) > 1:
+            raise UserError(f"the data of {asked['dataset']} are no longer those of the other trials")
+
     try:
-        result = validate(asked["model"], asked["dataset"], asked["config_files"], None, settings, on_epoch)
+        result = validate(asked["model"], asked["dataset"], asked["config_files"], None, settings, on_epoch, on_data)
     except optuna.TrialPruned:
         note_seconds()
         study.tell(now, state=TrialState.PRUNED)
@@ -107,7 +113,6 @@ def trial(asked: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int 
     note_seconds()
     now.set_user_attr("best_epoch", result.best_epoch)
     now.set_user_attr("epochs_run", result.epochs_run)
-    now.set_user_attr("split_hash", result.split_hash)
     study.tell(now, result.score)
     return now.number
 

@@ -63,6 +63,15 @@ def test_the_graph_has_both_directions_and_every_self_loop() -> None:
     assert build_adjacency(*bipartite_edges(USERS, ITEMS, 2, 3), 5, symmetric=True).matrix.values().numel() == 11
 
 
+def test_a_zero_row_stays_zero_in_every_format() -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=dtype, requires_grad=True)
+        rows = unit_rows(x)
+        torch.testing.assert_close(rows, torch.tensor([[0.0, 0.0], [0.6, 0.8]], dtype=dtype))
+        (gradient,) = torch.autograd.grad((rows * torch.tensor([[0.0, 0.0], [1.0, 2.0]])).sum(), x)
+        assert gradient.isfinite().all()
+
+
 def test_unit_rows_are_normalised_rows_and_their_gradient() -> None:
     torch.manual_seed(0)
     x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)

@@ -115,8 +115,13 @@ def test_without_the_diffusion_graph() -> None:
     torch.testing.assert_close(ours.embeddings(), model.embeddings())
 
 
+def test_a_trainer_without_diffusion_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^no graphs were generated for DiffMM .*\.DiffMMTrainer$"):
+        build().calculate_loss(batch(build()))
+
+
 def test_without_contrast() -> None:
-    model = build(contrast="none")
+    model = randomised(build(contrast="none"))
     losses = model.calculate_loss(batch(model))
     assert losses[2] == 0
     sum(losses).backward()
@@ -125,7 +130,7 @@ def test_without_contrast() -> None:
 
 @pytest.mark.parametrize("contrast", ["modality", "main"])
 def test_one_modality_has_a_pair_with_the_main_view_only(contrast: str) -> None:
-    model = build(("smell",), contrast=contrast)
+    model = randomised(build(("smell",), contrast=contrast))
     contrast_loss = model.calculate_loss(batch(model))[2]
     assert (contrast_loss > 0) == (contrast == "main")
 
@@ -203,7 +208,7 @@ def test_diagnostics_of_known_graphs() -> None:
 
 @pytest.mark.parametrize("order", [("smell", "look"), ("sound", "look", "smell")], ids=len)
 def test_order_of_modalities_changes_nothing_else(order: tuple[str, ...]) -> None:
-    ours, theirs = randomised(build(tuple(sorted(order)), contrast="main")), build(order, contrast="main")
+    ours, theirs = (randomised(build(names, contrast="main")) for names in (tuple(sorted(order)), order))
     state = ours.state_dict()
     with pytest.raises(UserError, match="trained with other modalities, or with these in another order"):
         theirs.load_state_dict(state)
@@ -216,8 +221,7 @@ def test_order_of_modalities_changes_nothing_else(order: tuple[str, ...]) -> Non
 def test_contrast_of_modalities_looks_for_the_first_ones_rows_among_the_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ours, theirs = (build(names, precision="fp32") for names in (("look", "smell"), ("smell", "look")))
-    randomised(ours)
+    ours, theirs = (randomised(build(names, precision="fp32")) for names in (("look", "smell"), ("smell", "look")))
     theirs.load_state_dict({k: v for k, v in ours.state_dict().items() if k != "modality_order"}, strict=False)
     *same, contrast = theirs.calculate_loss(batch(theirs))
     assert not torch.allclose(contrast, ours.calculate_loss(batch(ours))[2], rtol=1e-3)

@@ -47,7 +47,8 @@ EXPECTED: dict[str, dict[str, str]] = {
         "preferences.*": NORMAL,
         "convolutions.*.neighbour": NORMAL,
         "convolutions.*.own.weight": NORMAL,
-        "convolutions.*.fusion.weight": NORMAL,
+        "convolutions.*.0.fusion.weight": NORMAL,
+        "convolutions.*.[12].fusion.weight": LINEAR,
         **PROJECTIONS,
     },
     "SLMRec": {

@@ -125,6 +125,7 @@ def test_a_trainers_own_loop_comes_first(base: type) -> None:
 def test_steps_do_not_wait_for_a_device(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     """Twice the batches read no more: what is left is once an epoch, to build graphs and to look at the losses."""
     trainer, train_data = build(model, train_batch_size=64)
+    trainer.on_epoch_start(train_data, 0)
     trainer.reading_waits = True
     trainer.optimizer.step = lambda: None  # it counts its steps in a tensor on the CPU
     # What a GPU takes instead of counting each node of a batch once.

@@ -143,6 +143,29 @@ def test_a_finished_run_gives_its_record_without_training(protocol):
     assert first.record_path.read_bytes() == written
 
 
+def test_other_code_begins_anew(monkeypatch):
+    """A record names one code, which has made all of its numbers; a finished one of other code is no answer."""
+    from recbole_diffmm import provenance
+
+    whole = small_run("VBPR", epochs=4)
+    whole.record_path.unlink()
+    with pytest.raises(_Stopped):
+        small_run("VBPR", epochs=4, resume=True, on_epoch=_stop_after(1))
+    (state,) = Path("saved").glob("*.resume.pth")
+    monkeypatch.setattr(provenance, "code_hash", lambda model: "0" * 64)
+    epochs: list[int] = []
+    resumed = small_run("VBPR", epochs=4, resume=True, on_epoch=lambda epoch, score: epochs.append(epoch))
+    assert epochs == [0, 1, 2, 3]
+    _same(resumed, whole)
+    told = f"{state} was written by other code of VBPR: training from the start"
+    assert told in resumed.record["warnings"] and resumed.record["code"]["hash"] == "0" * 64
+    monkeypatch.setattr(provenance, "code_hash", lambda model: "1" * 64)
+    again = small_run("VBPR", epochs=4, resume=True, on_epoch=lambda epoch, score: epochs.append(epoch))
+    assert epochs == [0, 1, 2, 3] * 2
+    assert f"{resumed.record_path} is of other code of VBPR: training from the start" in again.record["warnings"]
+    assert len(list((resumed.record_path.parent / "earlier").glob("*.json"))) == 1, "and is kept"
+
+
 def test_a_run_stopped_between_training_and_its_record_is_only_tested(monkeypatch):
     from recbole_diffmm import record as records
 

@@ -120,6 +120,15 @@ def test_a_search_begins_with_the_best_of_an_earlier_one(here: list[str]):
     assert found().settings == second.settings and report()["earlier"] == earlier, "not its own"
 
 
+def test_a_search_does_not_go_on_with_other_data(here: list[str], monkeypatch: pytest.MonkeyPatch):
+    found(replace(_SEARCH, trials=1))
+    (path,) = Path("dataset/toy").glob("*.train.inter")
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(True)[:-1]), encoding="utf-8")
+    monkeypatch.setattr(RunTrainer, "fit", lambda *what, **options: pytest.fail("trained"))
+    with pytest.raises(UserError, match=r"the data of toy changed while BPR-toy was tuned; delete .* to begin anew"):
+        found()
+
+
 def test_a_second_search_draws_what_the_first_did_not(here: list[str]):
     found(replace(_SEARCH, trials=4))
     first = [trial["settings"] for trial in report()["trials"]]
@@ -302,7 +311,7 @@ def test_a_trial_is_pruned_by_its_validation_curve_alone(monkeypatch: pytest.Mon
     reached: list[int] = []
 
     def scripted(*what: Any) -> Validation:
-        curve, on_epoch = curves[len(reached)], what[-1]
+        curve, on_epoch = curves[len(reached)], what[5]
         reached.append(0)
         for epoch, score in enumerate(curve):
             reached[-1] += 1
