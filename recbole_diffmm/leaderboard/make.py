@@ -14,7 +14,7 @@ from recbole_diffmm.leaderboard.earlier import Earlier
 from recbole_diffmm.leaderboard.manifest import Manifest
 from recbole_diffmm.leaderboard.progress import Progress
 from recbole_diffmm.leaderboard.spec import check_rows, find_spec, load_spec, tasks
-from recbole_diffmm.leaderboard.tuned import tuning_words
+from recbole_diffmm.leaderboard.tuned import Waiting, tuning_words
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def make(
     with only_one(folder):
         words = tuning_words(spec, rows)
         before = manifest.read(folder)
-        waiting = [row for row, tuned in words.items() if tuned is None]
+        waiting = [row for row, tuned in words.items() if isinstance(tuned, Waiting)]
         planned = plan.plan(tasks(spec, waiting), folder, before.names() if before else {}, spec.metrics, str(path))
-        board = manifest.build(spec, planned, words)
+        board = manifest.build(spec, planned, words, before)
         manifest.write(folder, board)
         if confirm_stale:
             asked = [run for run in plan.of_other_code(planned) if not rows or run.task.label in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,39 @@ from recbole_diffmm.sources import read_yaml
 from recbole_diffmm.tuning.search import Search
 
 
-def tuning_words(spec: Spec, rows: Collection[str] = ()) -> dict[tuple[str, str], str | None]:
+@dataclass(frozen=True)
+class Waiting:
+    """Why a row is not tuned as its board states, empty where nothing has been searched yet."""
+
+    why: str
+
+
+class _NoReportError(UserError):
+    """Nothing has been searched yet."""
+
+
+def tuning_words(spec: Spec, rows: Collection[str] = ()) -> dict[tuple[str, str], str | Waiting]:
     """Return for every row and dataset of a board how it was tuned; nothing where the board states no budget.
 
     Args:
         spec: The board.
-        rows: Names of the rows that must be tuned, all by default; others that are not are None.
+        rows: Names of the rows that must be tuned, all by default; others may be waiting for it.
 
     Raises:
         UserError: A row that must be has neither a tuning report with that budget nor a word why not.
     """
     if spec.tuning is None:
         return {}
-    words: dict[tuple[str, str], str | None] = {}
+    words: dict[tuple[str, str], str | Waiting] = {}
     for dataset in spec.datasets:
         for entry in spec.models:
             try:
                 words[entry.name, dataset] = _words(spec, entry, dataset, spec.tuning)
-            except UserError:
+            except UserError as error:
                 if not rows or entry.name in rows:
                     raise
-                words[entry.name, dataset] = None
+                why = "" if isinstance(error, _NoReportError) else str(error)
+                words[entry.name, dataset] = Waiting(why.removeprefix(f"{entry.name} on {dataset} "))
     return words
 
 
@@ -57,7 +70,7 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
             raise TypeError(best)
         asked = report["model"], report["dataset"], report["settings"], report["config_files"]
     except UserError:
-        raise UserError(
+        raise _NoReportError(
             f"{row} is not tuned ({name} is missing): {command}, or say `untuned: <why>` in its row; "
             "--models runs rows that are"
         ) from None
