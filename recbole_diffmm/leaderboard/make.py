@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from recbole_diffmm.errors import UserError
@@ -149,7 +150,10 @@ def _carry_out(
 
 
 def _set_aside(folder: Path, name: str) -> None:
-    (folder / "stale").mkdir(exist_ok=True)
+    """Move a stale record to ``stale/``, and one after it to ``stale/2/``: under another name it would not be read."""
+    places = (folder / "stale" / ("" if number == 1 else str(number)) for number in count(1))
+    place = next(place for place in places if not (place / f"{name}.json").exists())
+    place.mkdir(parents=True, exist_ok=True)
     for file in [folder / f"{name}.json", folder / f"{name}.per_user.parquet"]:
         if file.exists():
-            file.replace(folder / "stale" / file.name)
+            file.replace(place / file.name)

@@ -260,6 +260,12 @@ def test_stale_runs_are_repeated_when_asked_and_the_old_records_kept(stand: Stan
     assert json.loads((FOLDER / f"{done[0]}.json").read_text(encoding="utf-8"))["code"]["hash"] == "b" * 64
     assert not (FOLDER / f"{done[0]}.per_user.parquet").exists()
     assert stand.made(rerun_stale=True)[1] == []
+    second = (FOLDER / f"{done[0]}.json").read_bytes()
+    hashes["BPR"] = "c" * 64
+    assert stand.made(rerun_stale=True)[1] == done[:2]
+    assert {file.name: file.read_bytes() for file in (FOLDER / "stale").glob(f"{done[0]}*")} == old
+    assert (FOLDER / "stale" / "2" / f"{done[0]}.json").read_bytes() == second
+    assert load(FOLDER / "stale" / "2" / f"{done[0]}.json").code.hash == "b" * 64
 
 
 @pytest.mark.parametrize("options", [{"workers": 0}, {"scheduler": "nosuch"}])
