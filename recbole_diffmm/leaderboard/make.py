@@ -117,10 +117,10 @@ def _confirm(
 
 
 def _confirmed(run: plan.Planned, different: dict[str, str]) -> plan.Planned:
-    """The run as it is now: done, or stale, with where its numbers differ."""
+    """The run as it is now: done, or stale, with where its numbers differ or why that is not known."""
     if run.name not in different:
         return replace(run, state="done", why="")
-    return replace(run, why=f"{run.why}, and so have its numbers: {different[run.name]}")
+    return replace(run, why=f"{run.why}, {different[run.name]}")
 
 
 def _carry_out(
