@@ -66,7 +66,8 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
         trials = report["trials"]
         best, split = report["best"]["settings"], str(report["split_hash"])
         spent = sum(trial["seconds"] or 0.0 for trial in trials) / 60
-        if not isinstance(best, dict) or not math.isfinite(spent):
+        took = spent + _seconds_of_final(report) / 60
+        if not isinstance(best, dict) or not math.isfinite(took):
             raise TypeError(best)
         asked = report["model"], report["dataset"], report["settings"], report["config_files"]
     except UserError:
@@ -82,7 +83,10 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
         raise UserError(f"{row} was tuned with {_budget(found)}, the board states {_budget(tuning)} for all: {command}")
     if found.finalists != tuning.finalists:
         then, now = _final(found), _final(tuning)
-        raise UserError(f"{row} was tuned with {then}, the board states {now} for all: {command} --final_only")
+        advice = f"{command} --final_only"
+        if tuning.finalists == 1:
+            advice = f"state `finalists: {found.finalists}` there, or tune it anew: {command}"
+        raise UserError(f"{row} was tuned with {then}, the board states {now} for all: {advice}")
     if len(trials) < tuning.trials and (tuning.minutes is None or spent < tuning.minutes):
         raise UserError(f"{row} was tuned with {len(trials)} trials of {tuning.trials} alone ({name}): {command}")
     settings = plain({**spec.settings, **entry.settings})
@@ -105,11 +109,11 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
     tuned = find_file(spec.tuned_file(entry, dataset))
     if read_yaml(Path(tuned)) != best:
         raise UserError(f"{tuned} is not what {name} found; put it back, or tune again: {command}")
-    took = "under a minute" if spent < 1 else f"{spent:.0f} minute{'s' if round(spent) > 1 else ''}"
+    time = "under a minute" if took < 1 else f"{took:.0f} minute{'s' if round(took) > 1 else ''}"
     cap = f", none begun after {tuning.minutes:g} minutes" if tuning.minutes else ""
     more = "more " if report.get("earlier") else ""
     final = f" and {_final(tuning)}" if tuning.finalists > 1 else ""
-    return f"{len(trials)} {more}trials{final} in {took}{cap}, on {objective} of split {split[:12]}"
+    return f"{len(trials)} {more}trials{final} in {time}{cap}, on {objective} of split {split[:12]}"
 
 
 def _budget(tuning: Tuning) -> str:
@@ -118,6 +122,12 @@ def _budget(tuning: Tuning) -> str:
 
 def _final(tuning: Tuning) -> str:
     return f"a final of {tuning.finalists}" if tuning.finalists > 1 else "no final"
+
+
+def _seconds_of_final(report: dict[str, Any]) -> float:
+    """What a search's final took; the minutes of a budget are of its trials alone."""
+    finalists = (report.get("final") or {}).get("finalists", ())
+    return sum(run.get("seconds") or 0.0 for entry in finalists for run in entry["runs"])
 
 
 def searches(spec: Spec, models: Collection[str] = ()) -> list[Search]:
