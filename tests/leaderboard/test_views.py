@@ -322,12 +322,21 @@ def test_the_words_say_where_the_two_tests_disagree():
     group.tests["recall@20"] = replace(
         tests, against_best={**tests.against_best, "Pop": replace(tests.against_best["Pop"], wilcoxon_holm=0.5)}
     )
-    told = words.disagreement(group)
-    assert (
-        told.startswith("the tests, Holm-corrected, disagree in recall@20")
-        and "Pop (t-test " in told
-        and "Wilcoxon 0.5)" in told
-    )
+    told = "t-test and Wilcoxon's, Holm-corrected, disagree over whether users tell the best from "
+    assert words.disagreement(group) == f"{told}Pop in recall@20"
+    tests = group.tests["ndcg@20"]
+    apart = {label: replace(found, t_holm=0.01, wilcoxon_holm=0.5) for label, found in tests.against_best.items()}
+    group.tests["ndcg@20"] = replace(tests, against_best=apart)
+    assert words.disagreement(group) == f"{told}Pop in recall@20; {', '.join(apart)} in ndcg@20"
+
+
+@pytest.mark.parametrize("view", [markdown, terminal])
+def test_where_nothing_was_tested_no_mark_is_explained(view):
+    board = _board()
+    tested = "not distinguishable from"
+    assert tested in view.render(board)
+    board.groups[0].tests.clear()
+    assert tested not in view.render(board) and "over seeds" in view.render(board)
 
 
 def test_slices_say_how_many_users_they_are_a_mean_over():
