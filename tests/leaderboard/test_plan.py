@@ -289,11 +289,14 @@ def test_a_changed_config_file_makes_other_runs(stand: Stand):
     assert len(stand.made()[1]) == 2
 
 
-def test_data_lie_where_a_config_file_says(stand: Stand):
+@pytest.mark.parametrize("file", ["c", "properties/overall", "properties/model/BPR", "properties/dataset/toy"])
+def test_data_lie_where_a_file_says(stand: Stand, file: str):
     bundled.prepare("toy", "elsewhere")
     stand.data = Path("elsewhere/toy")
-    Path("c.yaml").write_text("data_path: elsewhere\n", encoding="utf-8")
-    write(BOARD, models=["BPR"], config_files=["c.yaml"], settings={"use_gpu": False})
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{file}.yaml").write_text("data_path: elsewhere\n", encoding="utf-8")
+    files = ["c.yaml"] if file == "c" else []
+    write(BOARD, models=["BPR"], config_files=files, settings={"use_gpu": False})
     stand.made()
     shutil.rmtree("dataset/toy")
     Path("dataset/toy").mkdir()
