@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -19,6 +20,9 @@ from recbole_diffmm.process import Job, Slot, carry_out
 from recbole_diffmm.record import Code, Record, load
 
 Curve = list[dict[str, Any]]
+# What is told of a run besides that its code has changed.
+_DIFFERENT = "and so have its numbers"
+_UNKNOWN = "and whether its numbers have is not known"
 
 
 class _Trainings:
@@ -37,9 +41,9 @@ class _Trainings:
         return load(self._folder / f"{run.name}.json")
 
     def job(self, run: Planned) -> Job:
-        """The training of a run's first epochs, as many as it has."""
+        """The training of a run's first epochs."""
         told = request(run, self._folder)
-        settings = {**told["settings"], "epochs": max(1, self._few(self.record(run))), "resume": False}
+        settings = {**told["settings"], "epochs": self._allowed(self.record(run)), "resume": False}
         return Job(run.name, WORKER, {**told, "settings": settings, "validate": True})
 
     def started(self, job: Job) -> None:
@@ -53,10 +57,10 @@ class _Trainings:
     def ended(self, job: Job, failed: dict[str, Any] | None) -> None:
         run = self.runs[job.name]
         record = self.record(run)
-        epochs = self._few(record)
+        epochs = min(self._allowed(record), len(record.curve))
         expected, against = self.expected.get(run.name, (record.curve, None))
-        reason = failed["failed"] if failed else None
-        reason = reason or confirmed.first_difference(expected, self._curves.pop(job.name, []), epochs)
+        curve = self._curves.pop(job.name, [])
+        reason = failed["failed"] if failed else confirmed.first_difference(expected, curve, epochs)
         if reason is None:
             found = Confirmation(
                 checksum=record.checksum,
@@ -67,11 +71,15 @@ class _Trainings:
             )
             confirmed.write(self._folder, {**confirmed.read(self._folder), run.name: found})
         else:
-            self.different[run.name] = str(reason)
+            compared = failed is None and epochs > 0
+            self.different[run.name] = f"{_DIFFERENT if compared else _UNKNOWN}: {reason}"
         self._progress.end(run, reason)
 
-    def _few(self, record: Record) -> int:
-        return min(self._epochs, len(record.curve))
+    def _allowed(self, record: Record) -> int:
+        """As many epochs as asked for, up to the next validation: RecBole validates in the last one at the latest."""
+        own = max(int(record.config["epochs"]), 1)
+        step = min(int(record.config.get("eval_step") or 1), own)
+        return min(math.ceil(self._epochs / step) * step, own)
 
 
 class _EarlierTrainings:
@@ -95,7 +103,7 @@ class _EarlierTrainings:
             self._trainings.expected[job.name] = self._curves.pop(job.name), self._codes[job.name]
             return
         reason = f"the earlier code failed: {failed['failed']}"
-        self._trainings.different[job.name] = reason
+        self._trainings.different[job.name] = f"{_UNKNOWN}: {reason}"
         self._progress.end(self._trainings.runs[job.name], reason)
 
 
@@ -107,7 +115,7 @@ def confirm(
     progress: Progress,
     earlier: Earlier | None = None,
 ) -> dict[str, str]:
-    """Confirm the runs whose first epochs come out the same, and return where the others differ, by name.
+    """Confirm the runs whose first epochs come out the same; of the others return what is told of them, by name.
 
     Losses, validation metrics and diagnostics are compared as they stand in the record, all digits; test is not looked
     at. Numbers can only come out the same on a machine and with packages like those of the record. Elsewhere `earlier`,
@@ -116,7 +124,7 @@ def confirm(
     Args:
         runs: Stale ones.
         folder: Where their records lie.
-        epochs: How many to train; a run that had fewer is trained as long.
+        epochs: How many to train, up to the next validation; a run that had fewer is trained as long.
         places: One a training at a time.
         progress: Told what happens.
         earlier: A checkout of that code.
@@ -153,9 +161,8 @@ def _codes(
         if code.hash in known:
             codes[run.name] = code
         else:
-            watcher.different[run.name] = (
-                f"{earlier.folder} holds other code of {run.task.model} than made or confirmed it"
-            )
+            reason = f"{earlier.folder} holds other code of {run.task.model} than made or confirmed it"
+            watcher.different[run.name] = f"{_UNKNOWN}: {reason}"
             progress.start(run)
-            progress.end(run, watcher.different[run.name])
+            progress.end(run, reason)
     return codes

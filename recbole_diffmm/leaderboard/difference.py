@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from recbole_diffmm.record import Record, load
+from recbole_diffmm.record import Record, candidates, load
 
 _ABSENT = "(not there)"
 _WIDTH = 50  # of a value, in characters
@@ -23,7 +23,7 @@ def describe(first: Path, second: Path) -> str:
     """
     a, b = load(first), load(second)
     parts = [f"a: {first}\nb: {second}"]
-    apart = [name for name in ("dataset", "data", "split", "protocol", "masking") if _place(a)[name] != _place(b)[name]]
+    apart = [name for name, value in _place(a).items() if value != _place(b)[name]]
     if apart:
         parts.append(
             f"NOT COMPARABLE: the runs differ in {', '.join(apart)}. Their numbers answer different questions, and "
@@ -51,6 +51,8 @@ def _place(record: Record) -> dict[str, str]:
         "split": record.data.split_hash,
         "protocol": record.protocol,
         "masking": record.masking,
+        "selection": record.selection,
+        "candidates": candidates(record.config),
     }
 
 

@@ -34,7 +34,8 @@ def gather(folder: Path, manifest: Manifest, data_path: Path = Path("dataset")) 
     for entry in manifest.rows:
         row = _row(folder, entry, data_path, confirmations)
         if not row.records:
-            why = "; ".join(dict.fromkeys(row.failures)) or ("no run yet" if entry.runs else "not tuned yet")
+            unrun = "no run yet" if entry.runs else entry.tuned or "not tuned yet"
+            why = "; ".join(dict.fromkeys(row.failures)) or unrun
             empty.append((row.label, entry.dataset, why))
             continue
         key, splits = _key(row), _splits(row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from recbole_diffmm.errors import UserError
@@ -14,7 +15,7 @@ from recbole_diffmm.leaderboard.earlier import Earlier
 from recbole_diffmm.leaderboard.manifest import Manifest
 from recbole_diffmm.leaderboard.progress import Progress
 from recbole_diffmm.leaderboard.spec import check_rows, find_spec, load_spec, tasks
-from recbole_diffmm.leaderboard.tuned import tuning_words
+from recbole_diffmm.leaderboard.tuned import Waiting, tuning_words
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,9 @@ def make(
     with only_one(folder):
         words = tuning_words(spec, rows)
         before = manifest.read(folder)
-        waiting = [row for row, tuned in words.items() if tuned is None]
+        waiting = [row for row, tuned in words.items() if isinstance(tuned, Waiting)]
         planned = plan.plan(tasks(spec, waiting), folder, before.names() if before else {}, spec.metrics, str(path))
-        board = manifest.build(spec, planned, words)
+        board = manifest.build(spec, planned, words, before)
         manifest.write(folder, board)
         if confirm_stale:
             asked = [run for run in plan.of_other_code(planned) if not rows or run.task.label in rows]
@@ -116,10 +117,10 @@ def _confirm(
 
 
 def _confirmed(run: plan.Planned, different: dict[str, str]) -> plan.Planned:
-    """The run as it is now: done, or stale, with where its numbers differ."""
+    """The run as it is now: done, or stale, with where its numbers differ or why that is not known."""
     if run.name not in different:
         return replace(run, state="done", why="")
-    return replace(run, why=f"{run.why}, and so have its numbers: {different[run.name]}")
+    return replace(run, why=f"{run.why}, {different[run.name]}")
 
 
 def _carry_out(
@@ -149,7 +150,10 @@ def _carry_out(
 
 
 def _set_aside(folder: Path, name: str) -> None:
-    (folder / "stale").mkdir(exist_ok=True)
+    """Move a stale record to ``stale/``, and one after it to ``stale/2/``: under another name it would not be read."""
+    places = (folder / "stale" / ("" if number == 1 else str(number)) for number in count(1))
+    place = next(place for place in places if not (place / f"{name}.json").exists())
+    place.mkdir(parents=True, exist_ok=True)
     for file in [folder / f"{name}.json", folder / f"{name}.per_user.parquet"]:
         if file.exists():
-            file.replace(folder / "stale" / file.name)
+            file.replace(place / file.name)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.leaderboard.plan import Planned
 from recbole_diffmm.leaderboard.spec import Published, Spec
+from recbole_diffmm.leaderboard.tuned import Waiting
 from recbole_diffmm.record import read_json, write_json
 
 FILE = "board.json"
@@ -33,7 +34,7 @@ class Row(_Part):
     label: str
     model: str
     dataset: str
-    tuned: str  # in words: with which budget, or why not
+    tuned: str  # in words: with which budget, or why not; empty where the board states none or nothing is searched yet
     runs: tuple[Run, ...]
 
 
@@ -54,34 +55,41 @@ class Manifest(_Part):
         return {run.fingerprint: run.name for row in self.rows for run in row.runs}
 
 
-def build(spec: Spec, planned: Sequence[Planned], tuned: Mapping[tuple[str, str], str | None]) -> Manifest:
+def build(
+    spec: Spec, planned: Sequence[Planned], tuned: Mapping[tuple[str, str], str | Waiting], before: Manifest | None
+) -> Manifest:
     """Return the manifest of a board.
 
     Args:
         spec: What was asked for.
         planned: Its runs.
-        tuned: By row and dataset, how the row was tuned; None for one that was not yet, which has no runs.
+        tuned: By row and dataset, how the row was tuned, or why it waits for that.
+        before: The manifest that is there; a row that waits keeps the runs that it has in this one.
     """
     runs: dict[tuple[str, str], list[Run]] = {}
     for run in planned:
         runs.setdefault((run.task.label, run.task.dataset), []).append(Run(name=run.name, fingerprint=run.fingerprint))
+    kept = {(row.label, row.dataset): row for row in before.rows if row.runs} if before else {}
+    rows = []
+    for dataset in spec.datasets:
+        for entry in spec.models:
+            key = entry.name, dataset
+            found = tuned.get(key, "")
+            row = Row(
+                label=entry.name,
+                model=entry.model,
+                dataset=dataset,
+                tuned=found.why if isinstance(found, Waiting) else found,
+                runs=tuple(runs.get(key, ())),
+            )
+            rows.append(kept.get(key, row) if isinstance(found, Waiting) else row)
     return Manifest(
         name=spec.name,
         title=spec.title,
         about=spec.about,
         metrics=spec.metrics,
         reference=spec.reference,
-        rows=tuple(
-            Row(
-                label=entry.name,
-                model=entry.model,
-                dataset=dataset,
-                tuned=tuned.get((entry.name, dataset), "") or "",
-                runs=tuple(runs.get((entry.name, dataset), ())),
-            )
-            for dataset in spec.datasets
-            for entry in spec.models
-        ),
+        rows=tuple(rows),
         published=spec.published,
     )
 

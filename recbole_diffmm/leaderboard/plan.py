@@ -148,7 +148,9 @@ def _state(path: Path, task: Task, confirmations: Mapping[str, Confirmation]) ->
 
 def data_path(task: Task) -> Path:
     """Where the datasets of a run lie, as the strongest source has it."""
-    files = [*(folder / "overall.yaml" for folder in property_folders()), *map(Path, task.config_files)]
+    places = ("overall", f"model/{task.model}", f"dataset/{task.dataset}")
+    files = [folder / f"{place}.yaml" for place in places for folder in property_folders()]
+    files += map(Path, task.config_files)
     values = [task.settings, *(_values(file) for file in reversed(files) if file.is_file())]
     return Path(str(next((value["data_path"] for value in values if "data_path" in value), "dataset")))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,39 @@ from recbole_diffmm.sources import read_yaml
 from recbole_diffmm.tuning.search import Search
 
 
-def tuning_words(spec: Spec, rows: Collection[str] = ()) -> dict[tuple[str, str], str | None]:
+@dataclass(frozen=True)
+class Waiting:
+    """Why a row is not tuned as its board states, empty where nothing has been searched yet."""
+
+    why: str
+
+
+class _NoReportError(UserError):
+    """Nothing has been searched yet."""
+
+
+def tuning_words(spec: Spec, rows: Collection[str] = ()) -> dict[tuple[str, str], str | Waiting]:
     """Return for every row and dataset of a board how it was tuned; nothing where the board states no budget.
 
     Args:
         spec: The board.
-        rows: Names of the rows that must be tuned, all by default; others that are not are None.
+        rows: Names of the rows that must be tuned, all by default; others may be waiting for it.
 
     Raises:
         UserError: A row that must be has neither a tuning report with that budget nor a word why not.
     """
     if spec.tuning is None:
         return {}
-    words: dict[tuple[str, str], str | None] = {}
+    words: dict[tuple[str, str], str | Waiting] = {}
     for dataset in spec.datasets:
         for entry in spec.models:
             try:
                 words[entry.name, dataset] = _words(spec, entry, dataset, spec.tuning)
-            except UserError:
+            except UserError as error:
                 if not rows or entry.name in rows:
                     raise
-                words[entry.name, dataset] = None
+                why = "" if isinstance(error, _NoReportError) else str(error)
+                words[entry.name, dataset] = Waiting(why.removeprefix(f"{entry.name} on {dataset} "))
     return words
 
 
@@ -53,11 +66,12 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
         trials = report["trials"]
         best, split = report["best"]["settings"], str(report["split_hash"])
         spent = sum(trial["seconds"] or 0.0 for trial in trials) / 60
-        if not isinstance(best, dict) or not math.isfinite(spent):
+        took = spent + _seconds_of_final(report) / 60
+        if not isinstance(best, dict) or not math.isfinite(took):
             raise TypeError(best)
         asked = report["model"], report["dataset"], report["settings"], report["config_files"]
     except UserError:
-        raise UserError(
+        raise _NoReportError(
             f"{row} is not tuned ({name} is missing): {command}, or say `untuned: <why>` in its row; "
             "--models runs rows that are"
         ) from None
@@ -69,7 +83,10 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
         raise UserError(f"{row} was tuned with {_budget(found)}, the board states {_budget(tuning)} for all: {command}")
     if found.finalists != tuning.finalists:
         then, now = _final(found), _final(tuning)
-        raise UserError(f"{row} was tuned with {then}, the board states {now} for all: {command} --final_only")
+        advice = f"{command} --final_only"
+        if tuning.finalists == 1:
+            advice = f"state `finalists: {found.finalists}` there, or tune it anew: {command}"
+        raise UserError(f"{row} was tuned with {then}, the board states {now} for all: {advice}")
     if len(trials) < tuning.trials and (tuning.minutes is None or spent < tuning.minutes):
         raise UserError(f"{row} was tuned with {len(trials)} trials of {tuning.trials} alone ({name}): {command}")
     settings = plain({**spec.settings, **entry.settings})
@@ -92,11 +109,11 @@ def _words(spec: Spec, entry: ModelEntry, dataset: str, tuning: Tuning) -> str:
     tuned = find_file(spec.tuned_file(entry, dataset))
     if read_yaml(Path(tuned)) != best:
         raise UserError(f"{tuned} is not what {name} found; put it back, or tune again: {command}")
-    took = "under a minute" if spent < 1 else f"{spent:.0f} minute{'s' if round(spent) > 1 else ''}"
+    time = "under a minute" if took < 1 else f"{took:.0f} minute{'s' if round(took) > 1 else ''}"
     cap = f", none begun after {tuning.minutes:g} minutes" if tuning.minutes else ""
     more = "more " if report.get("earlier") else ""
     final = f" and {_final(tuning)}" if tuning.finalists > 1 else ""
-    return f"{len(trials)} {more}trials{final} in {took}{cap}, on {objective} of split {split[:12]}"
+    return f"{len(trials)} {more}trials{final} in {time}{cap}, on {objective} of split {split[:12]}"
 
 
 def _budget(tuning: Tuning) -> str:
@@ -105,6 +122,12 @@ def _budget(tuning: Tuning) -> str:
 
 def _final(tuning: Tuning) -> str:
     return f"a final of {tuning.finalists}" if tuning.finalists > 1 else "no final"
+
+
+def _seconds_of_final(report: dict[str, Any]) -> float:
+    """What a search's final took; the minutes of a budget are of its trials alone."""
+    finalists = (report.get("final") or {}).get("finalists", ())
+    return sum(run.get("seconds") or 0.0 for entry in finalists for run in entry["runs"])
 
 
 def searches(spec: Spec, models: Collection[str] = ()) -> list[Search]:

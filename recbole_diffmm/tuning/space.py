@@ -6,7 +6,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from recbole_diffmm.errors import UserError, nearest
 from recbole_diffmm.sources import load_yaml, property_folders, read_yaml
 
+_SHARES = "share_of_one"
 _FORMS = "a list of values, {low: 1, high: 4}, {low: 1e-4, high: 1e-2, log: true}, or RecBole's 'loguniform -8,-4'"
 
 
@@ -86,16 +87,18 @@ class Range(BaseModel):
 
     @staticmethod
     def _label(value: Any) -> Any:
-        return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
+        return value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
 
 
-def load_space(model: str, path: Path | None = None) -> tuple[dict[str, Range], str]:
+def load_space(model: str, path: Path | None = None, modalities: Sequence[str] = ()) -> tuple[dict[str, Range], str]:
     """Return the search space of a model and the file it comes from.
 
     Args:
         model: Name of the model.
         path: A YAML file of settings and their ranges, or a file of RecBole's lines ``learning_rate loguniform -8,-4``;
             `properties/tune/<Model>.yaml` by default.
+        modalities: Names of those that the model gets, for weights of modalities: ``{share_of_one: [0.7, 0.9]}`` is
+            null, for equal shares, and for each modality one of these shares, the others parting what is left.
 
     Raises:
         UserError: There is none, or a range cannot be read.
@@ -109,7 +112,7 @@ def load_space(model: str, path: Path | None = None) -> tuple[dict[str, Range], 
     values = read_yaml(path) if path.suffix in {".yaml", ".yml"} else _read_lines(path)
     if not values:
         raise UserError(f"{path} has no setting to search; give at least one, such as learning_rate: [0.001, 0.01]")
-    return {name: read_range(name, value, path) for name, value in values.items()}, path.name
+    return {name: read_range(name, value, path, modalities) for name, value in values.items()}, path.name
 
 
 def _read_lines(path: Path) -> dict[str, Any]:
@@ -125,11 +128,13 @@ def _read_lines(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_range(name: str, value: Any, path: Path) -> Range:
+def read_range(name: str, value: Any, path: Path, modalities: Sequence[str] = ()) -> Range:
     """Return the range that the YAML file `path` gives a setting."""
     try:
         if isinstance(value, list):
             return Range(kind="choice", values=tuple(value))
+        if isinstance(value, Mapping) and _SHARES in value:
+            return Range(kind="choice", values=(None, *_weights(name, value, path, modalities)))
         if isinstance(value, Mapping):
             for key in value:
                 if key not in {"low", "high", "step", "log"}:
@@ -148,6 +153,21 @@ def read_range(name: str, value: Any, path: Path) -> Range:
     except (ArithmeticError, ValueError, yaml.YAMLError):
         pass
     raise UserError(f"{name} in {path}: cannot read {value!r} as a range; write {_FORMS}")
+
+
+def _weights(name: str, value: Mapping[str, Any], path: Path, modalities: Sequence[str]) -> list[dict[str, float]]:
+    """Weights of modalities in which one has a given share."""
+    shares = value[_SHARES]
+    numbers = isinstance(shares, list) and all(isinstance(x, (int, float)) and 0 < x <= 1 for x in shares)
+    if len(value) > 1 or not numbers or not shares:
+        raise UserError(f"{name} in {path}: cannot read {dict(value)!r}; write {{{_SHARES}: [0.7, 0.9]}}")
+    if len(modalities) < 2:
+        return []
+    return [
+        {other: share if other == one else round((1 - share) / (len(modalities) - 1), 6) for other in modalities}
+        for one in modalities
+        for share in map(float, shares)
+    ]
 
 
 def _recbole_range(text: str) -> Range:

@@ -80,9 +80,11 @@ def tune(
     get_model(search.model)
     if search.minutes is not None and search.minutes <= 0:
         raise UserError(f"--minutes is {search.minutes:g}; give more than 0")
-    space, source = load_space(search.model, search.space)
     with same_environment():
         config = Config(search.model, search.dataset, list(search.config_files), None, {**QUIET, **search.settings})
+    modalities = config["modalities"] if config["use_modalities"] is None else config["use_modalities"]
+    names = [str(name) for name in modalities] if isinstance(modalities, (Mapping, list, tuple)) else []
+    space, source = load_space(search.model, search.space, names)
     for name in space:
         if name not in config._known_keys():
             raise UserError(f"{source} searches {name!r}, which is no setting of {search.model}; see its settings")

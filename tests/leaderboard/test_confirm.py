@@ -83,6 +83,32 @@ def test_what_comes_out_otherwise_stays_stale_and_is_told_where(stale: list[str]
     assert list(make("b.yaml", workers=1, progress=False).stale) == [stale[0]]
 
 
+def test_what_could_not_be_trained_again_is_not_said_to_differ(
+    stale: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(jobs: Any, places: Any, watcher: Any) -> None:
+        for job in jobs:
+            watcher.started(job)
+            watcher.ended(job, {"failed": "the process was killed by signal 9"})
+
+    monkeypatch.setattr("recbole_diffmm.leaderboard.confirm.carry_out", killed)
+    told = "and whether its numbers have is not known: the process was killed by signal 9"
+    assert {why.partition(", ")[2] for why in confirm().stale.values()} == {told}
+    assert not (FOLDER / "confirmed.json").exists()
+
+
+def test_a_confirmation_ends_with_a_validation_of_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RecBole validates in the last epoch where `eval_step` is more, which the record's training did not."""
+    monkeypatch.chdir(tmp_path)
+    bundled.prepare("toy", "dataset")
+    rows = [{"model": "BPR", "label": f"every {step}", "settings": {"eval_step": step}} for step in (4, 9)]
+    write(Path("b.yaml"), models=rows, seeds=[1], settings={"use_gpu": False, "epochs": 6})
+    assert make("b.yaml", workers=1, progress=False).done == 2
+    monkeypatch.setattr(provenance, "code_hash", lambda model: OTHER)
+    assert confirm(3).stale == {}
+    assert {entry.epochs for entry in confirmed.read(FOLDER).values()} == {4, 6}
+
+
 def test_a_confirmation_is_of_one_record_and_one_code(stale: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert confirm().stale == {}
     path = FOLDER / f"{stale[0]}.json"

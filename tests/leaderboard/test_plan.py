@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from recbole_diffmm import provenance
 from recbole_diffmm.cli import main
@@ -23,8 +24,8 @@ from recbole_diffmm.leaderboard.make import Made, make
 from recbole_diffmm.leaderboard.render import render
 from recbole_diffmm.leaderboard.spec import load_spec, tasks
 from recbole_diffmm.process import Job, Watcher
-from recbole_diffmm.record import load
-from tests.leaderboard.boards import record, write_board, write_run
+from recbole_diffmm.record import load, write_json
+from tests.leaderboard.boards import digest, record, write_board, write_run
 from tests.leaderboard.test_spec import write
 
 BOARD = Path("b.yaml")
@@ -130,6 +131,50 @@ def test_named_rows_need_no_other_rows_tuning(stand: Stand, capsys: pytest.Captu
     ]
 
 
+def _searched(*names: str, n_trials: int = 1) -> None:
+    """Write what a search of so many trials leaves for rows of BPR."""
+    for name in names:
+        report = {
+            "budget": {"trials": n_trials, "minutes": None},
+            "objective": "validation Recall@20",
+            "trials": [{"seconds": 1.0}] * n_trials,
+            "best": {"settings": {"learning_rate": 0.01 * len(name)}},
+            "split_hash": digest("split"),
+            "model": "BPR",
+            "dataset": "toy",
+            "settings": {"use_gpu": False},
+            "config_files": [],
+        }
+        write_json(Path(f"results/tuning/b/{name}-toy.json"), report)
+        Path("properties/tuned/b").mkdir(parents=True, exist_ok=True)
+        Path(f"properties/tuned/b/{name}-toy.yaml").write_text(yaml.safe_dump(report["best"]["settings"]))
+
+
+def test_named_rows_leave_those_that_another_budget_has_tuned(stand: Stand, capsys: pytest.CaptureFixture[str]):
+    models = [*({"model": "BPR", "label": name} for name in ("a", "bc")), {"model": "Pop", "untuned": "no settings"}]
+    board = {"settings": {"use_gpu": False}, "models": models}
+    _searched("a", "bc")
+    write(BOARD, **board, tuning={"trials": 1})
+    before, done = stand.made()
+    assert len(done) == 6
+    models += [{"model": "BPR", "label": "new"}, {"model": "BPR", "label": "later"}]
+    write(BOARD, **board, tuning={"trials": 2})
+    _searched("bc", n_trials=2)
+    _searched("new")
+    assert main(["leaderboard", str(BOARD), "--models", "Pop,bc", "--workers", "1"]) == 0
+    after = manifest.read(FOLDER)
+    assert after is not None
+    rows = {row.label: row for row in after.rows}
+    assert rows["a"] == before.manifest.rows[0] and rows["a"].tuned.startswith("1 trials in")
+    assert rows["bc"].tuned.startswith("2 trials in") and len(rows["bc"].runs) == 2
+    shown = capsys.readouterr().out
+    assert "new on toy: was tuned with 1 trials, the board states 2 trials for all: recbole-diffmm tune" in shown
+    assert "later on toy: not tuned yet" in shown
+    assert json.loads((FOLDER / "summary.json").read_text(encoding="utf-8"))["n_rows"] == 3
+    with pytest.raises(UserError, match=r"^a on toy was tuned with 1 trials"):
+        stand.made()
+
+
 def test_a_board_that_is_done_wakes_neither_pytorch_nor_recbole(stand: Stand):
     stand.made()
     code = (
@@ -215,6 +260,12 @@ def test_stale_runs_are_repeated_when_asked_and_the_old_records_kept(stand: Stan
     assert json.loads((FOLDER / f"{done[0]}.json").read_text(encoding="utf-8"))["code"]["hash"] == "b" * 64
     assert not (FOLDER / f"{done[0]}.per_user.parquet").exists()
     assert stand.made(rerun_stale=True)[1] == []
+    second = (FOLDER / f"{done[0]}.json").read_bytes()
+    hashes["BPR"] = "c" * 64
+    assert stand.made(rerun_stale=True)[1] == done[:2]
+    assert {file.name: file.read_bytes() for file in (FOLDER / "stale").glob(f"{done[0]}*")} == old
+    assert (FOLDER / "stale" / "2" / f"{done[0]}.json").read_bytes() == second
+    assert load(FOLDER / "stale" / "2" / f"{done[0]}.json").code.hash == "b" * 64
 
 
 @pytest.mark.parametrize("options", [{"workers": 0}, {"scheduler": "nosuch"}])
@@ -238,11 +289,14 @@ def test_a_changed_config_file_makes_other_runs(stand: Stand):
     assert len(stand.made()[1]) == 2
 
 
-def test_data_lie_where_a_config_file_says(stand: Stand):
+@pytest.mark.parametrize("file", ["c", "properties/overall", "properties/model/BPR", "properties/dataset/toy"])
+def test_data_lie_where_a_file_says(stand: Stand, file: str):
     bundled.prepare("toy", "elsewhere")
     stand.data = Path("elsewhere/toy")
-    Path("c.yaml").write_text("data_path: elsewhere\n", encoding="utf-8")
-    write(BOARD, models=["BPR"], config_files=["c.yaml"], settings={"use_gpu": False})
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{file}.yaml").write_text("data_path: elsewhere\n", encoding="utf-8")
+    files = ["c.yaml"] if file == "c" else []
+    write(BOARD, models=["BPR"], config_files=files, settings={"use_gpu": False})
     stand.made()
     shutil.rmtree("dataset/toy")
     Path("dataset/toy").mkdir()

@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recbole_diffmm import UserError, provenance
@@ -18,11 +19,12 @@ from recbole_diffmm.cli import main
 from recbole_diffmm.compare import render as render_runs
 from recbole_diffmm.leaderboard import manifest
 from recbole_diffmm.leaderboard.board import Board
+from recbole_diffmm.leaderboard.difference import describe
 from recbole_diffmm.leaderboard.gather import gather
 from recbole_diffmm.leaderboard.render import render
 from recbole_diffmm.leaderboard.spec import Published
 from recbole_diffmm.leaderboard.views import latex, markdown, table_csv, terminal, words
-from tests.leaderboard.boards import digest, record, write_board, write_run
+from tests.leaderboard.boards import METRICS, digest, record, write_board, write_run
 
 FOLDER = Path("results/board")
 PUBLISHED = Published(
@@ -184,8 +186,25 @@ def test_two_runs_are_told_apart(capsys):
     assert re.search(r"versions: torch +2\.13\.0 +2\.14\.0", text)
     assert re.search(rf"data: file toy\.inter +\(not there\) +{digest('new')[:20]}", text)
     assert re.search(r"test recall@20 +0\.250000 +0\.350000 +\+0\.100000", text)
+    assert "NOT COMPARABLE" not in text
     assert main(["leaderboard", "--compare", str(a), str(a)]) == 0
     assert "same configuration, data, code" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"selection": "validation NDCG@10"}, "selection"),
+        ({"config": {**record()["config"], "eval_args": {"mode": {"test": "uni100"}}}}, "candidates"),
+        ({"masking": "train"}, "masking"),
+    ],
+)
+def test_runs_that_share_no_table_are_not_comparable(changes, what):
+    values = {metric: np.linspace(0, 1, 50) for metric in METRICS}
+    a = write_run(FOLDER, "BPR-toy-s1-00000001", values)
+    b = write_run(FOLDER, "BPR-toy-s1-00000002", values, **changes)
+    text = describe(a, b)
+    assert f"NOT COMPARABLE: the runs differ in {what}." in text and "paired t-test" not in text
 
 
 def test_what_cannot_be_compared_or_rendered_ends_in_one_line(capsys):
@@ -201,8 +220,6 @@ def test_what_cannot_be_compared_or_rendered_ends_in_one_line(capsys):
         assert error.count("\n") == 1
     Path("broken.json").write_text("{")
     with pytest.raises(UserError, match="no JSON"):
-        from recbole_diffmm.leaderboard.difference import describe
-
         describe(Path("broken.json"), Path("broken.json"))
 
 
@@ -322,12 +339,21 @@ def test_the_words_say_where_the_two_tests_disagree():
     group.tests["recall@20"] = replace(
         tests, against_best={**tests.against_best, "Pop": replace(tests.against_best["Pop"], wilcoxon_holm=0.5)}
     )
-    told = words.disagreement(group)
-    assert (
-        told.startswith("the tests, Holm-corrected, disagree in recall@20")
-        and "Pop (t-test " in told
-        and "Wilcoxon 0.5)" in told
-    )
+    told = "t-test and Wilcoxon's, Holm-corrected, disagree over whether users tell the best from "
+    assert words.disagreement(group) == f"{told}Pop in recall@20"
+    tests = group.tests["ndcg@20"]
+    apart = {label: replace(found, t_holm=0.01, wilcoxon_holm=0.5) for label, found in tests.against_best.items()}
+    group.tests["ndcg@20"] = replace(tests, against_best=apart)
+    assert words.disagreement(group) == f"{told}Pop in recall@20; {', '.join(apart)} in ndcg@20"
+
+
+@pytest.mark.parametrize("view", [markdown, terminal])
+def test_where_nothing_was_tested_no_mark_is_explained(view):
+    board = _board()
+    tested = "not distinguishable from"
+    assert tested in view.render(board)
+    board.groups[0].tests.clear()
+    assert tested not in view.render(board) and "over seeds" in view.render(board)
 
 
 def test_slices_say_how_many_users_they_are_a_mean_over():

@@ -52,6 +52,27 @@ def test_yaml_ranges():
     }
 
 
+def test_one_modality_has_a_share_and_the_others_part_the_rest():
+    Path("space.yaml").write_text("w: {share_of_one: [0.7, 1.0]}\n", encoding="utf-8")
+    (two,) = load_space("FREEDOM", Path("space.yaml"), ["look", "smell"])[0].values()
+    assert two.values == (
+        None,
+        {"look": 0.7, "smell": 0.3},
+        {"look": 1.0, "smell": 0.0},
+        {"look": 0.3, "smell": 0.7},
+        {"look": 0.0, "smell": 1.0},
+    )
+    (three,) = load_space("FREEDOM", Path("space.yaml"), ["look", "smell", "sound"])[0].values()
+    assert len(three.values) == 7 and three.values[1] == {"look": 0.7, "smell": 0.15, "sound": 0.15}
+    for names in (["look"], []):
+        assert load_space("FREEDOM", Path("space.yaml"), names)[0]["w"].values == (None,), "nothing to weigh"
+    assert len({two.encode(value) for value in two.values}) == 5 and all(two.encode(value) for value in two.values)
+    assert [two.decode(two.encode(value)) for value in two.values] == list(two.values)
+    for shares in ("0.7", "[]", "[1.5]", "[0.0]", "[x]", "[0.7], low: 1"):
+        with pytest.raises(UserError, match=r"^w in space.yaml: cannot read .*; write \{share_of_one: \[0.7, 0.9\]\}$"):
+            _load(f"w: {{share_of_one: {shares}}}\n", "space.yaml")
+
+
 def test_recboles_lines_mean_what_they_mean_to_recbole():
     pytest.importorskip("hyperopt", reason="RecBole's own tuning stands on it; it comes with the extra `test`")
     from hyperopt.pyll.stochastic import sample

@@ -129,6 +129,20 @@ def test_a_search_does_not_go_on_with_other_data(here: list[str], monkeypatch: p
         found()
 
 
+def test_weights_of_modalities_are_searched_by_their_names(here: list[str]):
+    search = Search("ContentKNN", "toy", 6, settings={"use_modalities": ["look", "smell"], "use_gpu": False})
+    Path("properties/tune").mkdir(parents=True)
+    Path("properties/tune/ContentKNN.yaml").write_text("modality_weight: {share_of_one: [0.9]}\n", encoding="utf-8")
+    best = found(search).settings["modality_weight"]
+    told = report(Path("results/tuning/ContentKNN-toy.json"))
+    known = [None, {"look": 0.9, "smell": 0.1}, {"look": 0.1, "smell": 0.9}]
+    assert told["space"]["ranges"] == {"modality_weight": known} and best in known
+    tried = [trial["settings"]["modality_weight"] for trial in told["trials"]]
+    assert tried[0] is None and len({str(weight) for weight in tried}) > 1, "what it is set to first"
+    assert yaml.safe_load(Path("properties/tuned/ContentKNN-toy.yaml").read_text(encoding="utf-8"))
+    assert "{look: 0.9, smell: 0.1}" in Path("results/tuning/ContentKNN-toy.html").read_text(encoding="utf-8")
+
+
 def test_a_second_search_draws_what_the_first_did_not(here: list[str]):
     found(replace(_SEARCH, trials=4))
     first = [trial["settings"] for trial in report()["trials"]]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_diffmm.leaderboard.board import Cell, Group, Row
+from recbole_diffmm.leaderboard.board import Cell, Group, Row, Tests
 from recbole_diffmm.leaderboard.statistics import Comparison
 from recbole_diffmm.leaderboard.views import html_words as words
 from recbole_diffmm.leaderboard.views import words as shared_words
@@ -14,7 +14,6 @@ from recbole_diffmm.leaderboard.views.figure import colour
 
 NO_MODALITY = "interactions only"
 _BEFORE = 3  # rank, name, modalities
-_UNTESTED = "Mean ± standard deviation over seeds. Bold: best; underlined: second."
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def table(group: Group, metrics: tuple[str, ...], number: int, alone: bool) -> T
 
 def _legend(group: Group) -> str:
     told = [
-        shared_words.LEGEND if group.tests else _UNTESTED,
+        shared_words.legend(group),
         *(f"{words_[:1].upper()}{words_[1:]}." for words_ in shared_words.remarks(group)),
     ]
     return " ".join(told)
@@ -225,13 +224,13 @@ def _finding(group: Group, metric: str) -> str:
         return f"{text}; without values of single users, nothing can be tested."
     tied = [row.label for row in group.rows if row.cells[key].tied]
     if not tied:
-        return f"{text}, and the t-test tells it from every other row.{_doubted(group)}"
+        return f"{text}, and the t-test tells it from every other row.{_doubted(group.tests[key])}"
     named = ", ".join(tied[:3]) + (f" and {len(tied) - 3} more" if len(tied) > 3 else "")
-    return f"{text}; the t-test does not tell it from {named}.{_doubted(group)}"
+    return f"{text}; the t-test does not tell it from {named}.{_doubted(group.tests[key])}"
 
 
-def _doubted(group: Group) -> str:
-    labels = shared_words.doubted(group)
+def _doubted(tests: Tests) -> str:
+    labels = shared_words.doubted(tests)
     return f" Wilcoxon’s test differs on {', '.join(labels)}." if labels else ""
 
 

@@ -61,7 +61,7 @@ def table(group: Group, metrics: Sequence[str], more: str = "") -> str:
 
 
 def _legend(group: Group, more: str) -> str:
-    parts = [words.LEGEND]
+    parts = [words.legend(group)]
     if more:
         told = words.reference(group)
         parts += [f"{_text(told[:1].upper() + told[1:])}."] if told else []

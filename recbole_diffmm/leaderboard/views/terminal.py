@@ -12,11 +12,6 @@ from recbole_diffmm.leaderboard.views import words
 def render(board: Board) -> str:
     """Return a board's tables as plain text."""
     parts = [board.title, *(_table(group, board.metrics) for group in board.groups)]
-    if board.groups:
-        parts.append(
-            f"* best; {words.TIED} not distinguishable from it (paired t-test over users, Holm, {LEVEL:g}); "
-            "mean ± deviation over seeds"
-        )
     parts += [f"{label} on {dataset}: {why}" for label, dataset, why in board.empty]
     return "\n\n".join(parts)
 
@@ -36,7 +31,9 @@ def _table(group: Group, metrics: tuple[str, ...]) -> str:
     header = ["row", *metrics, "best epoch", "seconds to it", "peak MiB"]
     notes = [f"{labels}: {note}" for labels, note in words.notes(group)]
     table = tabulate(rows, headers=header, disable_numparse=True)
-    return "\n".join([f"{facts}.", table, *notes])
+    tied = f"{words.TIED} not distinguishable from it (paired t-test over users, Holm, {LEVEL:g}); "
+    legend = f"* best; {tied if group.tests else ''}mean ± deviation over seeds"
+    return "\n".join([f"{facts}.", table, *notes, legend])
 
 
 def _cell(cell: Cell) -> str:

@@ -6,17 +6,24 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from recbole_diffmm.leaderboard.board import Cell, Group, Row, over_seeds
+from recbole_diffmm.leaderboard.board import Cell, Group, Row, Tests, over_seeds
 from recbole_diffmm.leaderboard.statistics import LEVEL, POWER
 from recbole_diffmm.record import MASKED, Code, TestSelected, candidates
 
 TIED = "°"
 UNTUNED = "not tuned: "  # how the words of a row begin that says why it is not tuned
 
-LEGEND = (
-    f"Mean ± standard deviation over seeds. Bold: best; underlined: second; {TIED}: not distinguishable from the best "
-    f"(paired t-test over users on averages over seeds, Holm-corrected, {LEVEL:g})."
-)
+_MARKS = "Mean ± standard deviation over seeds. Bold: best; underlined: second"
+
+
+def legend(group: Group) -> str:
+    """Return what the marks of a table mean: where nothing was tested, a missing sign of a tie says nothing."""
+    if not group.tests:
+        return f"{_MARKS}."
+    return (
+        f"{_MARKS}; {TIED}: not distinguishable from the best (paired t-test over users on averages over seeds, "
+        f"Holm-corrected, {LEVEL:g})."
+    )
 
 
 def masked(group: Group) -> str:
@@ -99,25 +106,21 @@ def _told(head: str, kinds_by_label: Iterable[tuple[str, str]]) -> str:
     return f"{head}: {parts}" if parts else ""
 
 
-def doubted(group: Group) -> list[str]:
-    """Return the rows that the two tests judge differently against the best, by the first metric."""
+def doubted(tests: Tests) -> list[str]:
+    """Return the rows that the two tests of a metric judge differently against the best."""
     return [
-        label
-        for tests in list(group.tests.values())[:1]
-        for label, found in tests.against_best.items()
-        if (found.t_holm < LEVEL) != (found.wilcoxon_holm < LEVEL)
+        label for label, found in tests.against_best.items() if (found.t_holm < LEVEL) != (found.wilcoxon_holm < LEVEL)
     ]
 
 
 def disagreement(group: Group) -> str:
-    """Return how the two tests judge the rows of :func:`doubted`; empty without any."""
-    labels = doubted(group)
-    for metric, tests in list(group.tests.items())[:1] if labels else []:
-        found = [(label, tests.against_best[label]) for label in labels]
-        apart = [f"{label} (t-test {one.t_holm:.3g}, Wilcoxon {one.wilcoxon_holm:.3g})" for label, one in found]
-        told = f"the tests, Holm-corrected, disagree in {metric} over whether users tell {tests.best} from "
-        return told + ", ".join(apart)
-    return ""
+    """Return the rows of :func:`doubted` for every metric of a table; empty without any."""
+    by_metric = {metric: doubted(tests) for metric, tests in group.tests.items()}
+    told = "; ".join(f"{', '.join(labels)} in {metric}" for metric, labels in by_metric.items() if labels)
+    # The marks say which way: a row without one is told from the best by the t-test alone.
+    return (
+        f"t-test and Wilcoxon's, Holm-corrected, disagree over whether users tell the best from {told}" if told else ""
+    )
 
 
 def reference(group: Group) -> str:
