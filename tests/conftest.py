@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is first imported; subprocesses inherit it
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,14 @@ def _anomaly_detection_stays_as_it_was():
     before = torch.is_anomaly_enabled()
     yield
     torch.autograd.set_detect_anomaly(before)
+
+
+@pytest.fixture(autouse=True)
+def _log_level_stays_as_it_was():
+    """RecBole's own functions set the root logger's, and tests of warnings would see none afterwards."""
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)
 
 
 @pytest.fixture
