@@ -101,6 +101,7 @@ def test_generation_enters_the_item_space_once() -> None:
 def test_a_ranking_step_computes_the_losses_that_count(contrast: str) -> None:
     modalities = ("look", "smell")
     model = build(modalities, n_users=300, n_items=500, contrast=contrast, precision="fp32").train()
+    model.rebuild_graphs()
     picked = slice(0, BATCH)
     batch = {
         model.USER_ID: model.train_users[picked] + 1,
