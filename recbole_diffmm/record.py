@@ -11,6 +11,7 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -266,16 +267,22 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def set_aside(path: Path) -> None:
-    """Move a record that another run of the same configuration left to ``earlier/``: no record is written over."""
+def set_aside(path: Path, folder: str = EARLIER) -> None:
+    """Move a record to a folder beside it, and one after it to ``2/`` there: none is written over, all can be read.
+
+    Args:
+        path: The record; its values of single users go with it.
+        folder: Name of the folder.
+    """
     if not path.is_file():
         return
-    earlier = path.parent / EARLIER
-    earlier.mkdir(exist_ok=True)
-    number = 1 + sum(1 for _ in earlier.glob(f"{path.stem}.*.json"))
+    places = (path.parent / folder / ("" if number == 1 else str(number)) for number in count(1))
+    place = next(place for place in places if not (place / path.name).exists())
+    place.mkdir(parents=True, exist_ok=True)
+    # The record last: it says that the others belong to it.
     for file in (path.with_suffix(".per_user.parquet"), path):
         if file.is_file():
-            file.replace(earlier / f"{path.stem}.{number}{file.name.removeprefix(path.stem)}")
+            file.replace(place / file.name)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -437,15 +437,15 @@ def test_an_edited_or_renamed_record_is_refused():
 
 
 def test_a_run_again_keeps_the_record_of_the_first():
-    first = small_run("BPR", epochs=1)
-    kept = first.record_path.read_bytes()
-    second = small_run("BPR", epochs=1)
-    assert second.record_path == first.record_path
-    earlier = first.record_path.parent / "earlier"
-    assert (earlier / f"{first.record_path.stem}.1.json").read_bytes() == kept
-    assert (earlier / f"{first.record_path.stem}.1.per_user.parquet").is_file()
-    small_run("BPR", epochs=1)
-    assert len(list(earlier.glob("*.json"))) == 2
+    runs = [small_run("BPR", epochs=1)]
+    kept = [runs[0].record_path.read_bytes()]
+    for place in ("earlier", "earlier/2"):
+        runs.append(small_run("BPR", epochs=1))
+        path = runs[0].record_path.parent / place / runs[0].record_path.name
+        assert runs[-1].record_path == runs[0].record_path and path.read_bytes() == kept[-1]
+        assert path.with_suffix(".per_user.parquet").is_file()
+        assert records.load(path).metrics.test == runs[-2].test, "it can be read, and so compared"
+        kept.append(runs[-1].record_path.read_bytes())
 
 
 def test_the_cost_up_to_the_best_epoch_counts_what_a_model_learns_while_it_is_built():

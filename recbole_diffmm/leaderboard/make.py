@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 
+from recbole_diffmm import record as records
 from recbole_diffmm.errors import UserError
 from recbole_diffmm.extras import require
 from recbole_diffmm.leaderboard import manifest, plan
@@ -139,7 +139,7 @@ def _carry_out(
     # Now that nothing stands in the way.
     for run in runs:
         if run.state == "stale":
-            _set_aside(folder, run.name)
+            records.set_aside(folder / f"{run.name}.json", "stale")
     progress = Progress(done, len(runs), shown)
     try:
         return carry_out(progress)
@@ -147,13 +147,3 @@ def _carry_out(
         raise KeyboardInterrupt(f"{progress}; the same command goes on") from None
     finally:
         progress.close()
-
-
-def _set_aside(folder: Path, name: str) -> None:
-    """Move a stale record to ``stale/``, and one after it to ``stale/2/``: under another name it would not be read."""
-    places = (folder / "stale" / ("" if number == 1 else str(number)) for number in count(1))
-    place = next(place for place in places if not (place / f"{name}.json").exists())
-    place.mkdir(parents=True, exist_ok=True)
-    for file in [folder / f"{name}.json", folder / f"{name}.per_user.parquet"]:
-        if file.exists():
-            file.replace(place / file.name)
