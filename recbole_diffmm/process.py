@@ -263,7 +263,10 @@ def told_to_parent() -> Iterator[tuple[dict[str, Any], Callable[[dict[str, Any]]
         os.dup2(2, 1)
 
         def tell(message: dict[str, Any]) -> None:
-            stream.write(json.dumps(message) + "\n")
+            try:
+                stream.write(json.dumps(message) + "\n")
+            except BrokenPipeError:  # seen before the end of standard input: no failure of what is at work
+                os._exit(1)
 
         yield asked, tell
 

@@ -132,6 +132,32 @@ def test_no_process_outlives_its_parent(number: signal.Signals, tmp_path: Path):
         parent.kill()
 
 
+def test_a_worker_that_nobody_hears_ends_before_it_calls_that_a_failure(tmp_path: Path):
+    """Where a parent dies, its end of the messages may be seen before the end of standard input is."""
+    code = """
+import time
+from pathlib import Path
+from recbole_diffmm.process import told_to_parent
+
+with told_to_parent() as (asked, tell):
+    try:
+        while True:
+            tell({"epoch": 1})
+            time.sleep(0.01)
+    except Exception:
+        Path("failed").touch()
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+        assert worker.stdin is not None and worker.stdout is not None and worker.stderr is not None
+        worker.stdin.write(b"{}\n")
+        worker.stdin.flush()
+        assert worker.stdout.readline()
+        worker.stdout.close()
+        assert worker.wait(30) == 1
+        assert worker.stderr.read() == b"" and not Path("failed").exists()
+
+
 def test_messages_end_when_nobody_wants_more():
     worker = WorkerProcess("stand_in", {"do": "sleep"}, {})
     messages = worker.messages(lambda: not told)
