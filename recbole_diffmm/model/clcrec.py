@@ -45,7 +45,7 @@ class CLCRec(MultimodalRecommender):
     where the published code has one for both.
 
     No term holds the length of :math:`g(f_i)` to that of :math:`E_i`: alignment compares directions. Where it grows
-    longer, as it does on TikTok, cold items take many places of every list.
+    longer, as it does on TikTok, cold items take many places of the lists.
     """
 
     config_class = CLCRecConfig

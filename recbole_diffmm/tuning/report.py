@@ -13,7 +13,7 @@ import yaml
 from recbole_diffmm import provenance
 from recbole_diffmm.record import plain, selection, write_json, write_text
 from recbole_diffmm.tuning.pictures import write_page
-from recbole_diffmm.tuning.search import EARLIER, PATIENCES, WORST, Search
+from recbole_diffmm.tuning.search import EARLIER, PATIENCES, WORST, Search, patience_in_epochs
 from recbole_diffmm.tuning.space import Range
 
 
@@ -50,7 +50,7 @@ def report(
                 + (", then the best of an earlier search" if study.user_attrs.get(EARLIER) else ""),
                 "earlier": study.user_attrs.get(EARLIER) or None,
                 "pruner": f"the worst {WORST:.0f} % of all ended trials, each by its best so far, after "
-                f"{PATIENCES * config['stopping_step'] * min(config['eval_step'], config['epochs'])} epochs",
+                f"{PATIENCES * patience_in_epochs(config)} epochs",
                 "sampler_seed": search.seed,
                 "seed": config["seed"],
                 "space": {"file": source, "ranges": {name: _told(value) for name, value in space.items()}},

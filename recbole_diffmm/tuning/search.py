@@ -16,6 +16,11 @@ EARLIER = "earlier"
 QUIET: dict[str, Any] = {"state": "WARNING", "show_progress": False, "tensorboard": False, "resume_every": 0}
 
 
+def patience_in_epochs(config: Any) -> int:
+    """Epochs without a better score that end a training: RecBole counts validations, which are `eval_step` apart."""
+    return int(config["stopping_step"]) * min(int(config["eval_step"]), int(config["epochs"]))
+
+
 @dataclass(frozen=True)
 class Search:
     """What is to be searched.

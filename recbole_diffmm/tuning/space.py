@@ -18,7 +18,10 @@ from recbole_diffmm.errors import UserError, nearest
 from recbole_diffmm.sources import load_yaml, property_folders, read_yaml
 
 _SHARES = "share_of_one"
-_FORMS = "a list of values, {low: 1, high: 4}, {low: 1e-4, high: 1e-2, log: true}, or RecBole's 'loguniform -8,-4'"
+_FORMS = (
+    "a list of values, {low: 1, high: 4}, {low: 1e-4, high: 1e-2, log: true}, RecBole's 'loguniform -8,-4', or for "
+    f"weights of modalities {{{_SHARES}: [0.7, 0.9]}}"
+)
 
 
 class Range(BaseModel):
@@ -138,7 +141,7 @@ def read_range(name: str, value: Any, path: Path, modalities: Sequence[str] = ()
         if isinstance(value, Mapping):
             for key in value:
                 if key not in {"low", "high", "step", "log"}:
-                    hint = nearest(str(key), ["low", "high", "step", "log"], cutoff=0.3)
+                    hint = nearest(str(key), ["low", "high", "step", "log", _SHARES], cutoff=0.3)
                     raise UserError(f"{name} in {path}: unknown key {key!r}{hint}; write {_FORMS}")
             if "low" not in value or "high" not in value:
                 missing = "low" if "low" not in value else "high"
@@ -158,7 +161,7 @@ def read_range(name: str, value: Any, path: Path, modalities: Sequence[str] = ()
 def _weights(name: str, value: Mapping[str, Any], path: Path, modalities: Sequence[str]) -> list[dict[str, float]]:
     """Weights of modalities in which one has a given share."""
     shares = value[_SHARES]
-    numbers = isinstance(shares, list) and all(isinstance(x, (int, float)) and 0 < x <= 1 for x in shares)
+    numbers = isinstance(shares, list) and all(type(x) in {int, float} and 0 < x <= 1 for x in shares)
     if len(value) > 1 or not numbers or not shares:
         raise UserError(f"{name} in {path}: cannot read {dict(value)!r}; write {{{_SHARES}: [0.7, 0.9]}}")
     if len(modalities) < 2:

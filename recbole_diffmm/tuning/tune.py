@@ -21,7 +21,7 @@ from recbole_diffmm.sources import read_yaml
 from recbole_diffmm.tuning.bar import Bar
 from recbole_diffmm.tuning.final import hold_final
 from recbole_diffmm.tuning.report import report, write_report, write_settings
-from recbole_diffmm.tuning.search import EARLIER, QUIET, Search
+from recbole_diffmm.tuning.search import EARLIER, QUIET, Search, patience_in_epochs
 from recbole_diffmm.tuning.space import Range, load_space
 
 _WORKER = "recbole_diffmm.tuning.worker"
@@ -139,9 +139,7 @@ def _search(
     """Do the trials that a search has not done yet and return the report of all."""
     from recbole_diffmm.tuning import study as studies
 
-    bigger = bool(config["valid_metric_bigger"])
-    # In epochs: RecBole counts validations, which are `eval_step` epochs apart.
-    patience = int(config["stopping_step"]) * min(int(config["eval_step"]), int(config["epochs"]))
+    bigger, patience = bool(config["valid_metric_bigger"]), patience_in_epochs(config)
     where = storage or str(stem.with_name(f"{stem.name}.journal"))
     if storage is None:  # nobody else is at work on it, and whoever was killed may have left it locked
         Path(f"{where}.lock").unlink(missing_ok=True)

@@ -204,7 +204,7 @@ def test_the_code_of_the_records_is_asked_where_digits_differ(stale: list[str], 
     render(FOLDER)
     told = "of all runs were trained again by"
     text = (FOLDER / "board.md").read_text(encoding="utf-8")
-    assert told in text and "on another machine, the same to the last digit" in text
+    assert told in text and "both on one machine, the same to the last digit" in text
     assert sorted(path.name for path in FOLDER.glob("*-s*.json")) == [f"{name}.json" for name in stale]
 
 

@@ -68,9 +68,11 @@ def test_one_modality_has_a_share_and_the_others_part_the_rest():
         assert load_space("FREEDOM", Path("space.yaml"), names)[0]["w"].values == (None,), "nothing to weigh"
     assert len({two.encode(value) for value in two.values}) == 5 and all(two.encode(value) for value in two.values)
     assert [two.decode(two.encode(value)) for value in two.values] == list(two.values)
-    for shares in ("0.7", "[]", "[1.5]", "[0.0]", "[x]", "[0.7], low: 1"):
+    for shares in ("0.7", "[]", "[1.5]", "[0.0]", "[true]", "[x]", "[0.7], low: 1"):
         with pytest.raises(UserError, match=r"^w in space.yaml: cannot read .*; write \{share_of_one: \[0.7, 0.9\]\}$"):
             _load(f"w: {{share_of_one: {shares}}}\n", "space.yaml")
+    with pytest.raises(UserError, match=r"unknown key 'share_of_all'; did you mean share_of_one\?; write .*0.9\]\}$"):
+        _load("w: {share_of_all: [0.7]}\n", "space.yaml")
 
 
 def test_recboles_lines_mean_what_they_mean_to_recbole():

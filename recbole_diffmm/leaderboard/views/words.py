@@ -230,7 +230,7 @@ def _confirmed(group: Group) -> str:
         which = "all runs" if len(found) == n_runs else f"{len(found)} of the {n_runs} runs"
         by = _commits([entry.code for entry in found])
         if with_earlier:
-            by += f" and by {_commits([entry.against for entry in found if entry.against])} on another machine"
+            by += f" and by {_commits([entry.against for entry in found if entry.against])}, both on one machine"
         words += (
             f"; the first epochs (up to {epochs}) of {which} were trained again by {by}, the same to the last digit"
         )
