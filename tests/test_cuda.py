@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -175,6 +176,21 @@ def test_number_formats_agree(precision: str) -> None:
     plain = run("DiffMM", "toy", config_dict={**settings, "precision": "fp32"}).record["curve"][-1]
     other = run("DiffMM", "toy", config_dict={**settings, "precision": precision}).record["curve"][-1]
     assert other["losses"] == pytest.approx(plain["losses"], rel=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("scaled", [False, True], ids=["as it is", "scaled"])
+@pytest.mark.parametrize("model", [*TRAINED, "BPR", "NGCF", "LightGCN", "SGL", "SimpleX", "MultiVAE", "DiffRec"])
+def test_float16_trains(model: str, scaled: bool) -> None:
+    """RecBole's ``enable_amp``, which is float16 on a GPU alone, with and without its scaler of losses."""
+    record = run(model, "toy", config_dict={**SETTINGS, "enable_amp": True, "enable_scaler": scaled}).record
+    assert all(math.isfinite(value) for epoch in record["curve"] for value in epoch["losses"].values())
+    checkpoint = next(Path("saved").glob("*.pth"))
+    _, loaded, dataset, *_ = load(checkpoint)
+    users = torch.arange(1, dataset.user_num, device=loaded.device)
+    with torch.no_grad():
+        scores = loaded.full_sort_predict({loaded.USER_ID: users})
+    assert torch.isfinite(scores.view(len(users), -1)[:, 1:]).all()
 
 
 def test_a_step_that_cannot_be_recorded_is_told() -> None:
