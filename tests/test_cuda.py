@@ -145,7 +145,7 @@ def test_replayed_steps_train_as_steps_do(model: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("model", ["BM3", "CLCRec"])
 def test_random_numbers_go_on_from_replay_to_replay(model: str) -> None:
-    trainer, train_data = trainer_of(model, train_batch_size=20, learner="adam", learning_rate=0.0)
+    trainer, train_data = trainer_of(model, train_batch_size=20, learner="adam", learning_rate=1e-30)
     trainer.model.train()
     (batch, *_) = (handed_over(batch, trainer.device) for batch in train_data if len(batch) == 20)
 
@@ -159,15 +159,21 @@ def test_random_numbers_go_on_from_replay_to_replay(model: str) -> None:
     with own_stream(trainer.device, torch.cuda.Stream()):
         replay = Replay(step, trainer.optimizer, model)
         losses = torch.stack([replay(batch).sum() for _ in range(WARM_UP + 6)]).tolist()
-    assert len(set(losses)) == len(losses), "nothing else changes, at a rate of zero"
+    assert len(set(losses)) == len(losses), "nothing else changes, at a rate that moves no weight"
 
 
 def test_memory_on_the_gpu_does_not_grow_with_the_epochs() -> None:
-    peaks = []
-    for epochs in (3, 12):
-        settings = {**SETTINGS, "train_batch_size": 20, "epochs": epochs, "stopping_step": epochs, "resume_every": 0}
-        peaks.append(run("DiffMM", "toy", config_dict=settings).record["peak_memory_mb"]["device"])
-    assert peaks[1] == pytest.approx(peaks[0], abs=16)
+    # In one run: cuBLAS keeps 64 MiB for the stream that a trainer works in, and the next trainer has another stream.
+    peaks: list[float] = []
+    settings = {**SETTINGS, "train_batch_size": 20, "epochs": 12, "stopping_step": 12, "resume_every": 0}
+    run(
+        "DiffMM",
+        "toy",
+        config_dict=settings,
+        on_epoch=lambda epoch, score: peaks.append(torch.cuda.max_memory_allocated() / 2**20),
+    )
+    assert len(peaks) == 12
+    assert peaks[11] == pytest.approx(peaks[2], abs=16)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
