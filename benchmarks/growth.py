@@ -32,6 +32,8 @@ from work import counted, gemm_gflop_per_s, peak_bytes, reset_peak, timed
 
 from recbole_diffmm import UserError, provenance, record
 from recbole_diffmm.sources import parse_overrides
+from recbole_diffmm.trainer.memory import keeping_freed_memory
+from recbole_diffmm.trainer.state import return_freed_memory
 
 AXES = ("interactions", "users", "items")
 QUANTITIES = ("step_seconds", "epoch_seconds", "peak_bytes", "added_bytes")
@@ -93,7 +95,11 @@ def execute(job: dict[str, Any]) -> dict[str, Any]:
     base_bytes, config = psutil.Process().memory_info().rss, build_config(job["settings"])
     model, build_seconds = timed(lambda: build_model(job["sizes"], config))
     build_peak = peak_bytes()
-    phases = {name: measure(phase, job["steps"], base_bytes) for name, phase in build_phases(model, config).items()}
+    with keeping_freed_memory(model.largest_block):  # as the trainer does
+        phases = {}
+        for name, phase in build_phases(model, config).items():
+            phases[name] = measure(phase, job["steps"], base_bytes)
+            return_freed_memory()
     return {
         "sizes": job["sizes"],
         "precision": model.precision,

@@ -187,6 +187,12 @@ class DiffMM(MultimodalRecommender):
         """Width of the rows that are noised and denoised: ``I``, or that of the latent space."""
         return self.item_count if self.latent is None else self.latent.size
 
+    @property
+    def largest_block(self) -> int:
+        """Bytes of the largest array that every step makes anew: rows of a batch, or embeddings of all nodes."""
+        n_rows = min(self.user_count, self.settings.denoiser_batch_size) if self.generated_names else 0
+        return 4 * max(n_rows * self.row_size, self.n_nodes * self.settings.embedding_size)
+
     # ---- graphs
 
     def generated_items(self, name: str) -> Tensor:

@@ -13,6 +13,7 @@ from recbole_diffmm.model.diffmm import DiffMM
 from recbole_diffmm.precision import float32_products
 from recbole_diffmm.trainer.base import RunTrainer
 from recbole_diffmm.trainer.loop import BatchLoop
+from recbole_diffmm.trainer.memory import keeping_freed_memory
 from recbole_diffmm.trainer.state import return_freed_memory
 
 
@@ -40,6 +41,11 @@ class DiffMMTrainer(RunTrainer, BatchLoop):
         # In one kernel where there is one: at a million nodes each pass over the tables counts.
         fused = self.device.type in {"cpu", "cuda"}
         return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay, fused=fused)
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as RecBole does; rows of a large catalogue stay with the process between steps."""
+        with keeping_freed_memory(self.model.largest_block if self.device.type == "cpu" else 0):
+            return super().fit(*args, **kwargs)
 
     def _train_epoch(self, *args: Any, **kwargs: Any) -> Any:
         with float32_products(self.model.precision):
