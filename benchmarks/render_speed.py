@@ -146,6 +146,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "epoch-tiktok-h200": epoch_on_gpu,
     "epoch-sports-size-h200": epoch_on_gpu,
     "variants-tiktok": variants,
+    "variants-tiktok-h100": variants,
     "growth-cpu": growth,
     "growth-large-cpu": large,
     "steps-tiktok-cpu": steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,18 +20,19 @@ _NEVER = -1
 def keeping_freed_memory(largest_block: int) -> Iterator[bool]:
     """Let the process keep what its steps free for the steps after, where the C library would not.
 
-    Steps that need the same large blocks again and again otherwise wait for new pages each time, which takes longer
-    than the arithmetic on them. The price is memory: freed blocks of other sizes lie beside those in use until
+    Steps that need the same large blocks again and again otherwise wait for new pages each time. The price is memory:
+    freed blocks of other sizes lie beside those in use until
     :func:`~recbole_diffmm.trainer.state.return_freed_memory`.
 
     Args:
         largest_block: bytes of the largest block that a step needs; up to :data:`LARGEST_KEPT` nothing is changed.
 
     Yields:
-        Whether freed memory is kept: not for small blocks, nor where the C library is not glibc.
+        Whether freed memory is kept: not for small blocks, nor where the C library is not glibc or the environment has
+        glibc's ``MALLOC_MMAP_MAX_`` (65536 is the usual number), by which memory can be had back for time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None or largest_block <= LARGEST_KEPT:
+    if mallopt is None or largest_block <= LARGEST_KEPT or "MALLOC_MMAP_MAX_" in os.environ:
         yield False
         return
     kept = bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))

@@ -62,8 +62,14 @@ def test_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not kept
 
 
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctypes.CDLL", lambda name: SimpleNamespace())
+@pytest.mark.parametrize("chosen", [False, True])
+def test_another_c_library_and_a_choice_of_the_user_are_left_alone(
+    chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = SimpleNamespace(mallopt=lambda *args: pytest.fail("asked of the C library")) if chosen else object()
+    if chosen:
+        monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
     with keeping_freed_memory(2 * LARGEST_KEPT) as kept:
         assert not kept
 
