@@ -11,7 +11,7 @@ from contextlib import contextmanager
 # Beyond this size glibc maps a block anew each time, and the system clears every page of it.
 LARGEST_KEPT = 32 * 2**20
 # Of <malloc.h>.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _USUAL_MMAP_MAX = 65536
 _NEVER = -1
 
@@ -39,5 +39,7 @@ def keeping_freed_memory(largest_block: int) -> Iterator[bool]:
     try:
         yield kept
     finally:
+        # What glibc comes to by itself after such blocks; asked once, it does not any more.
         mallopt(_M_MMAP_MAX, _USUAL_MMAP_MAX)
-        mallopt(_M_TRIM_THRESHOLD, 2 * LARGEST_KEPT)  # what glibc has come to by itself after such blocks
+        mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT)
+        mallopt(_M_TRIM_THRESHOLD, 2 * LARGEST_KEPT)

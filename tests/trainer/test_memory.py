@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -50,7 +51,20 @@ def test_what_is_asked_of_the_c_library_is_taken_back(monkeypatch: pytest.Monkey
         assert kept
         assert asked == [(-4, 0), (-1, -1)]
         raise KeyboardInterrupt
-    assert asked[2:] == [(-4, 65536), (-1, 2 * LARGEST_KEPT)]
+    assert asked[2:] == [(-4, 65536), (-3, LARGEST_KEPT), (-1, 2 * LARGEST_KEPT)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of other systems has no such rule")
+def test_the_c_library_takes_all_that_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    library, answers = ctypes.CDLL(None), []
+    if not hasattr(library, "mallopt"):
+        pytest.skip("another C library")
+    monkeypatch.setattr(
+        "ctypes.CDLL", lambda name: SimpleNamespace(mallopt=lambda *args: answers.append(library.mallopt(*args)) or 1)
+    )
+    with keeping_freed_memory(LARGEST_KEPT + 1):
+        pass
+    assert answers == [1] * 5
 
 
 def test_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
