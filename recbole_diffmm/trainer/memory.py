@@ -29,7 +29,7 @@ def keeping_freed_memory(largest_block: int) -> Iterator[bool]:
 
     Yields:
         Whether freed memory is kept: not for small blocks, nor where the C library is not glibc or the environment has
-        glibc's ``MALLOC_MMAP_MAX_`` (65536 is the usual number), by which memory can be had back for time.
+        glibc's ``MALLOC_MMAP_MAX_``, which is a choice of the user's (``docs/speed.md``).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None or largest_block <= LARGEST_KEPT or "MALLOC_MMAP_MAX_" in os.environ:
